@@ -1,0 +1,1 @@
+"""Checkpoint to package: reads Stable Diffusion weights, writes graphs, without PyTorch."""

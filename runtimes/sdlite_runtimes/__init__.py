@@ -1,0 +1,1 @@
+"""Engine adapters, one file each; sdlite reaches them only through its registry."""

@@ -1,0 +1,128 @@
+"""The seam between sdlite and the engines that run its graphs.
+
+An adapter is one file that implements ``Runtime`` and, on what ``load`` returns, ``Session``:
+
+- ``probe`` is cheap, imports the engine, and raises ``RuntimeUnavailable(reason, fix)`` when the
+  engine cannot be used. It never downloads and never crashes the process.
+- ``load`` opens one graph file on one device. It raises ``EngineError`` (or ``OutOfMemory``) that
+  names runtime, device, component and artifact, with the engine's exception as its cause.
+- ``run`` takes and returns contiguous numpy arrays by name; results are owned by the caller. The
+  adapter casts to the dtype the graph declares; the library never does.
+- ``close`` frees the weights and may be called twice.
+
+An adapter knows nothing of prompts, model names, downloads or pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from sdlite.types import Array, Device
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype and shape of a graph's input or output."""
+
+    name: str
+    """Name in the graph."""
+    dtype: str
+    """``float32``, ``float16``, ``int64`` or ``int32``."""
+    shape: tuple[int | str, ...]
+    """Sizes; a string names a dimension that is free until run time."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One graph file of a package."""
+
+    component: str
+    """``text_encoder``, ``unet``, ``vae_encoder``, ``vae_decoder`` ..."""
+    format: str
+    """``onnx`` (later ``openvino``, ``coreml``)."""
+    variant: str
+    """``plain``, ``fused``, ``embeddings`` or ``segment``."""
+    precision: str
+    """Precision of the stored weights: ``fp32`` or ``fp16``."""
+    graph: str
+    """Graph file, relative to the package, with forward slashes."""
+    graph_size: int
+    """Bytes of the graph file."""
+    graph_sha256: str
+    """Hash of the graph file, hexadecimal."""
+    inputs: tuple[TensorSpec, ...]
+    """What the graph takes."""
+    outputs: tuple[TensorSpec, ...]
+    """What the graph gives."""
+    weights: str | None = None
+    """Weight file the graph refers to, relative to the package; None when it holds its own."""
+    index: int = 0
+    """Place in the chain, for ``segment``."""
+    opset: int = 0
+    """ONNX opset of the default domain; 0 for other formats."""
+    domains: tuple[str, ...] = ()
+    """Operator domains beyond ONNX's own, e.g. ``com.microsoft``."""
+    activation_bytes: int = 0
+    """Estimate of private bytes at peak for one item of the reference size, for the planner."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a graph is opened."""
+
+    threads: int | None = None
+    """Compute threads; None lets the engine decide."""
+    memory_mode: str = "normal"
+    """``normal`` (fastest) or ``mapped`` (weights stay evictable file pages)."""
+    dimensions: Mapping[str, int] = field(default_factory=dict)
+    """Values for free dimensions, by name; those given become static."""
+    weights: Mapping[str, Array] = field(default_factory=dict)
+    """Tensors that replace the file's, by name, in the layout the manifest records."""
+    cache: Path | None = None
+    """Folder for compiled forms; None turns caching off."""
+    engine: Mapping[str, str] = field(default_factory=dict)
+    """Engine-specific options; the adapter refuses keys it does not know."""
+
+
+class Session(Protocol):
+    """One loaded graph on one device."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the graph takes, as the engine sees it."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What the graph gives, as the engine sees it."""
+        ...
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once; all outputs by name, owned by the caller."""
+        ...
+
+    def close(self) -> None:
+        """Free the weights; may be called twice."""
+        ...
+
+
+class Runtime(Protocol):
+    """One engine."""
+
+    name: ClassVar[str]
+    formats: ClassVar[frozenset[str]]
+
+    def version(self) -> str:
+        """Version of the engine that is installed."""
+        ...
+
+    def probe(self) -> Sequence[Device]:
+        """Devices that can be used now; raises ``RuntimeUnavailable``."""
+        ...
+
+    def load(self, artifact: Artifact, root: Path, device: Device, options: LoadOptions) -> Session:
+        """Open one graph of the package at ``root``."""
+        ...
