@@ -20,7 +20,7 @@
     └── Cancelled               somebody asked to stop                                (exit 130)
 
 Messages are one line each: the wrong value, what is allowed, what to do next. The command line
-prints them as they are and exits with ``exit_code``; the server maps the classes to HTTP status codes.
+prints them as they are and exits with ``exit_code``; the server maps the classes to HTTP status.
 """
 
 from __future__ import annotations
