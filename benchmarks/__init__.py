@@ -1,0 +1,1 @@
+"""Programs that measure sdlite: speed, memory and quality, written as JSON to `results/`."""
