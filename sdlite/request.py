@@ -1,0 +1,82 @@
+"""Fill a request's open fields from the package and refuse what cannot be drawn."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from dataclasses import replace
+
+from sdlite.errors import RequestError, UnknownName
+from sdlite.package import Manifest
+from sdlite.sampling import RNG_NAMES, resolve
+from sdlite.types import Request
+
+MAX_SIDE = 4096
+MAX_STEPS = 1000
+MAX_IMAGES = 64
+MAX_SEED = 2**64 - 1
+MAX_PROMPT_CHARACTERS = 1_000_000
+
+
+def complete(request: Request, manifest: Manifest) -> Request:
+    """The request with every default filled in and every name in A1111's spelling.
+
+    Raises:
+        RequestError: a value cannot be used; the message says what is allowed.
+        UnknownName: a sampler, schedule or generator that does not exist.
+    """
+    defaults = manifest.defaults
+    factor = manifest.latent.factor
+    width = _side("width", request.width, defaults.width, factor)
+    height = _side("height", request.height, defaults.height, factor)
+    steps = defaults.steps if request.steps is None else request.steps
+    if not 1 <= steps <= MAX_STEPS:
+        raise RequestError(f"steps {steps} is not between 1 and {MAX_STEPS}")
+    guidance = defaults.guidance if request.guidance is None else request.guidance
+    if not math.isfinite(guidance) or not 0 <= guidance <= 100:
+        raise RequestError(f"guidance {guidance} is not between 0 and 100; 5 to 9 is usual")
+    if not 1 <= request.images <= MAX_IMAGES:
+        raise RequestError(f"images {request.images} is not between 1 and {MAX_IMAGES}")
+    if not -1 <= request.seed <= MAX_SEED:
+        raise RequestError(
+            f"seed {request.seed} is not between 0 and {MAX_SEED}; -1 draws a random one"
+        )
+    if request.rng not in RNG_NAMES:
+        raise UnknownName("random number generator", request.rng, RNG_NAMES)
+    for name, text in (("prompt", request.prompt), ("negative prompt", request.negative_prompt)):
+        if len(text) > MAX_PROMPT_CHARACTERS:
+            raise RequestError(
+                f"{name} has {len(text)} characters, at most {MAX_PROMPT_CHARACTERS} are read"
+            )
+    sampler_name = defaults.sampler if request.sampler is None else request.sampler
+    schedule_name = request.schedule
+    if schedule_name is None and request.sampler is None:
+        schedule_name = defaults.schedule
+    sampler, schedule = resolve(sampler_name, schedule_name)
+    return replace(
+        request,
+        width=width,
+        height=height,
+        steps=steps,
+        guidance=float(guidance),
+        # A1111 draws random seeds from 0 to 2**32 - 2, so that every tool can type them back in.
+        seed=secrets.randbelow(2**32 - 1) if request.seed == -1 else request.seed,
+        sampler=sampler.name,
+        schedule=schedule.label,
+    )
+
+
+def seeds_of(request: Request) -> tuple[int, ...]:
+    """The seed of each image of a completed request: ``seed + i``, wrapping at 2**64."""
+    return tuple((request.seed + index) % (MAX_SEED + 1) for index in range(request.images))
+
+
+def _side(name: str, value: int | None, default: int, factor: int) -> int:
+    side = default if value is None else value
+    if not factor <= side <= MAX_SIDE:
+        raise RequestError(f"{name} {side} is not between {factor} and {MAX_SIDE} pixels")
+    if side % factor:
+        low = side - side % factor
+        near = f"{low} or {low + factor}" if low + factor <= MAX_SIDE else str(low)
+        raise RequestError(f"{name} {side} is not a multiple of {factor}; try {near}")
+    return side

@@ -1,0 +1,1 @@
+"""From a prompt to what the U-Net is conditioned on."""
