@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,9 @@ MANIFEST = "sdlite.json"
 VERSION = 1
 """Package version this reader writes; it reads all versions up to it."""
 MAX_MANIFEST_BYTES = 16 << 20
+MAX_PATH_CHARACTERS = 200
+PATH_REFUSED = re.compile(r"[\\:\x00-\x1f\ud800-\udfff]")
+"""Separators of other systems, drive letters, control characters, halves of characters."""
 HASH_ON_OPEN_BYTES = 64 << 20
 """Files up to this size are hashed whenever a package is opened; larger ones by ``verify``."""
 
@@ -206,7 +210,7 @@ class Manifest:
 def safe_path(root: Path, relative: str) -> Path:
     """Join ``relative`` to ``root``; raises ``PackageInvalid`` when it would leave the folder."""
     pure = PurePosixPath(relative)
-    plain = relative and "\\" not in relative and ":" not in relative and "\0" not in relative
+    plain = 0 < len(relative) <= MAX_PATH_CHARACTERS and not PATH_REFUSED.search(relative)
     if not plain or pure.is_absolute() or ".." in pure.parts or str(pure) != relative:
         raise PackageInvalid(f"path {relative!r} is not a plain path inside the package")
     path = root / pure

@@ -105,7 +105,8 @@ def _decode_scalar(kind: Any, value: object, where: str) -> object:
             return None
         raise _wrong(where, value, "null")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        # An integer beyond a double's range is as little a finite number as infinity.
+        value = float(value) if abs(value) < 1 << 1023 else math.inf
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise _wrong(where, value, f"a {kind.__name__}")
     if isinstance(value, float) and not math.isfinite(value):
