@@ -5,4 +5,75 @@
 ...     pipe.generate("a red circle on a blue background", seed=7).images[0].save("circle.png")
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sdlite.api import load
+    from sdlite.errors import (
+        Cancelled,
+        EngineError,
+        NoPlan,
+        OutOfMemory,
+        OutputError,
+        PackageError,
+        RequestError,
+        RuntimeUnavailable,
+        SdliteError,
+        SourceError,
+        UnknownName,
+    )
+    from sdlite.package import Package
+    from sdlite.pipeline import Pipeline
+    from sdlite.planner import Plan
+    from sdlite.types import Request, Result, SamplerState, Step
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Cancelled",
+    "EngineError",
+    "NoPlan",
+    "OutOfMemory",
+    "OutputError",
+    "Package",
+    "PackageError",
+    "Pipeline",
+    "Plan",
+    "Request",
+    "RequestError",
+    "Result",
+    "RuntimeUnavailable",
+    "SamplerState",
+    "SdliteError",
+    "SourceError",
+    "Step",
+    "UnknownName",
+    "load",
+]
+
+_HOMES = {
+    "load": "sdlite.api",
+    "Package": "sdlite.package",
+    "Pipeline": "sdlite.pipeline",
+    "Plan": "sdlite.planner",
+    "Request": "sdlite.types",
+    "Result": "sdlite.types",
+    "SamplerState": "sdlite.types",
+    "Step": "sdlite.types",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Imported on first use: `import sdlite` costs a few milliseconds, whatever a program needs.
+    if name not in __all__:
+        raise AttributeError(f"module 'sdlite' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES.get(name, "sdlite.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

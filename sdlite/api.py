@@ -1,0 +1,56 @@
+"""``sdlite.load``: from a model's name to a pipeline on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdlite import registry
+from sdlite.foreign import is_foreign, open_foreign
+from sdlite.hardware import describe
+from sdlite.home import find_model
+from sdlite.package import Package
+from sdlite.pipeline import Pipeline
+from sdlite.planner import Budget, Preferences
+
+
+def load(
+    model: str | Path = "shapes",
+    *,
+    threads: int | None = None,
+    precision: str | None = None,
+    max_memory: int | None = None,
+    memory_mode: str = "auto",
+    runtime: str | None = None,
+    device: str | None = None,
+) -> Pipeline:
+    """Open a model; close it with ``with`` or ``Pipeline.close``.
+
+    Args:
+        model: name of a model in the model folders, or the path of a package or of an ONNX folder
+            made by optimum or diffusers.
+        threads: compute threads; None is the number of physical cores.
+        precision: ``fp32`` or ``fp16``, where the package holds both; None takes what is there.
+        max_memory: bytes of main memory the run may take; None leaves it to the machine.
+        memory_mode: ``auto``, ``normal`` (fastest) or ``mapped`` (weights stay in their file).
+        runtime: engine, e.g. ``"onnxruntime"``; None takes the first that can be used.
+        device: device within the engine, e.g. ``"cpu"``.
+
+    Raises:
+        UnknownName: no such model, engine or device.
+        PackageError: the package is damaged.
+        RuntimeUnavailable: no engine can be used here; says what to install.
+    """
+    path = find_model(model)
+    package = open_foreign(path) if is_foreign(path) else Package.open(path)
+    return Pipeline(
+        package,
+        registry.devices(runtime),
+        Budget(max_memory=max_memory),
+        Preferences(
+            runtime=runtime,
+            device=device,
+            precision=precision,
+            memory_mode=memory_mode,
+            threads=describe().physical_cores if threads is None else threads,
+        ),
+    )

@@ -1,0 +1,140 @@
+"""Open graphs of one package: opened when a phase needs them, shared, closed in plan order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sdlite.chain import open_chain
+from sdlite.engine import Runtime, Session, TensorSpec
+from sdlite.errors import RequestError
+from sdlite.memory import release_free_memory
+from sdlite.package import Package
+from sdlite.planner import Placement
+from sdlite.types import Array
+
+
+@dataclass
+class Meter:
+    """Adds up what a phase spends in the engine."""
+
+    load_seconds: float = 0.0
+    engine_seconds: float = 0.0
+    calls: int = 0
+
+
+class MeteredSession:
+    """A session that writes the time of its calls to a meter."""
+
+    def __init__(self, session: Session, meter: Meter) -> None:
+        self._session = session
+        self._meter = meter
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the graph takes."""
+        return self._session.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What the graph gives."""
+        return self._session.outputs
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once, timed."""
+        start = time.perf_counter()
+        try:
+            return self._session.run(inputs)
+        finally:
+            self._meter.engine_seconds += time.perf_counter() - start
+            self._meter.calls += 1
+
+    def close(self) -> None:
+        """Close the session itself."""
+        self._session.close()
+
+
+@dataclass
+class _Open:
+    placement: Placement
+    session: Session
+    users: int = 0
+
+
+class Components:
+    """The open sessions of a package.
+
+    Args:
+        package: whose graphs.
+        runtime: gives the adapter of an engine by name.
+
+    Threads may share one instance: a session in use is never closed under its user, and the same
+    placement is opened once.
+    """
+
+    def __init__(self, package: Package, runtime: Callable[[str], Runtime]) -> None:
+        self._package = package
+        self._runtime = runtime
+        self._open: dict[str, _Open] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @contextmanager
+    def use(self, placement: Placement, meter: Meter, keep: bool) -> Iterator[Session]:
+        """The session of a placement; closed afterwards unless ``keep`` or still in use."""
+        entry = self._acquire(placement, meter)
+        try:
+            yield MeteredSession(entry.session, meter)
+        finally:
+            self._release(entry, keep)
+
+    def close(self) -> None:
+        """Close everything that nobody uses; what is in use closes when its user is done."""
+        with self._lock:
+            self._closed = True
+            idle = [name for name, entry in self._open.items() if entry.users == 0]
+            for name in idle:
+                self._open.pop(name).session.close()
+        release_free_memory()
+
+    def _acquire(self, placement: Placement, meter: Meter) -> _Open:
+        # Opening under the lock keeps two threads from loading the same weights twice.
+        with self._lock:
+            if self._closed:
+                raise RequestError("this pipeline is closed; open it again with sdlite.load")
+            entry = self._open.get(placement.component)
+            if entry is not None and entry.placement != placement:
+                if entry.users == 0:
+                    entry.session.close()
+                del self._open[placement.component]
+                entry = None
+            if entry is None:
+                start = time.perf_counter()
+                device = placement.device
+                session = open_chain(
+                    self._runtime(device.runtime),
+                    placement.artifacts,
+                    self._package.root,
+                    device,
+                    placement.options,
+                )
+                meter.load_seconds += time.perf_counter() - start
+                entry = _Open(placement, session)
+                self._open[placement.component] = entry
+            entry.users += 1
+            return entry
+
+    def _release(self, entry: _Open, keep: bool) -> None:
+        with self._lock:
+            entry.users -= 1
+            component = entry.placement.component
+            current = self._open.get(component) is entry
+            if entry.users or (keep and current and not self._closed):
+                return
+            if current:
+                del self._open[component]
+            entry.session.close()
+        release_free_memory()

@@ -1,0 +1,379 @@
+"""Carry out a plan: text, denoise, decode, each phase opened, measured and closed. No maths."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+
+import numpy as np
+from PIL import Image
+
+from sdlite.components import Components, Meter
+from sdlite.engine import Session
+from sdlite.errors import Cancelled, EngineError, RequestError
+from sdlite.image.pictures import to_pictures
+from sdlite.memory import PeakWatch
+from sdlite.package import Package
+from sdlite.planner import Budget, Plan, Preferences, RequestShape, plan
+from sdlite.ports import DecoderPort, TextEncoderPort, UnetPort
+from sdlite.registry import get as get_runtime
+from sdlite.request import complete, seeds_of
+from sdlite.sampling import NoiseLevels, batch_noise, denoiser, resolve, sigmas_for
+from sdlite.text.conditioning import Conditioning, condition
+from sdlite.text.tokenizer import ClipTokenizer
+from sdlite.types import Device, Float32, PhaseReport, Request, Result, SamplerState, Step
+
+OnStep = Callable[[Step], object]
+
+
+class Pipeline:
+    """A package ready to draw on this machine.
+
+    Made by ``sdlite.load``; closed by ``with`` or ``close``. May be shared between threads:
+    ``generate`` runs one job at a time, the others wait.
+
+    Args:
+        package: the opened package.
+        devices: devices that can be used, best first.
+        budget: limits set by the user.
+        preferences: choices made by the user.
+    """
+
+    def __init__(
+        self,
+        package: Package,
+        devices: Sequence[Device],
+        budget: Budget,
+        preferences: Preferences,
+    ) -> None:
+        self.package = package
+        self._devices = tuple(devices)
+        self._budget = budget
+        self._preferences = preferences
+        self._components = Components(package, get_runtime)
+        self._levels = NoiseLevels.from_table(package.manifest.noise)
+        self._tokenizer = ClipTokenizer.from_package(package)
+        self._turn = threading.Lock()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the weights; may be called twice. A closed pipeline cannot draw."""
+        self._components.close()
+
+    def plan(self, request: Request) -> Plan:
+        """What ``generate`` would do for this request; reads no weights.
+
+        Raises:
+            RequestError: the request cannot be carried out as written.
+            NoPlan: it does not fit the budget.
+        """
+        full = complete(request, self.package.manifest)
+        return plan(self.package, _shape_of(full), self._devices, self._budget, self._preferences)
+
+    def generate(
+        self,
+        prompt: str | Request,
+        *,
+        negative_prompt: str = "",
+        width: int | None = None,
+        height: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        schedule: str | None = None,
+        seed: int = -1,
+        images: int = 1,
+        rng: str = "cpu",
+        on_step: OnStep | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Result:
+        """Draw.
+
+        Args:
+            prompt: what to draw, or a whole ``Request``, which the other fields then do not touch.
+            negative_prompt: what to steer away from.
+            width: pixels, a multiple of 8; None is the model's own.
+            height: pixels, a multiple of 8; None is the model's own.
+            steps: intervals of the schedule, 1 to 1000.
+            guidance: guidance scale, 0 to 100; 1 or less turns it off.
+            sampler: name in any usual spelling, also joined with a schedule.
+            schedule: name in any usual spelling.
+            seed: 0 to 2**64-1; -1 draws one. Image i uses ``seed + i``.
+            images: pictures in one batch, 1 to 64.
+            rng: ``cpu`` (torch's stream), ``nv`` (NVIDIA's Philox) or ``numpy``.
+            on_step: called after each step, in the same thread.
+            cancel: set from any thread, it stops the job after the current step.
+
+        Returns:
+            Pictures, seeds, the plan, and what each phase cost.
+
+        Raises:
+            RequestError: the request cannot be carried out as written.
+            Cancelled: ``cancel`` was set.
+            EngineError: an engine failed.
+        """
+        if isinstance(prompt, Request):
+            request = prompt
+        else:
+            request = Request(
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                width=width,
+                height=height,
+                steps=steps,
+                guidance=guidance,
+                sampler=sampler,
+                schedule=schedule,
+                seed=seed,
+                images=images,
+                rng=rng,
+            )
+        request = complete(request, self.package.manifest)
+        chosen = self.plan(request)
+        with self._turn:
+            start = time.perf_counter()
+            recorder = _Recorder()
+            conditioning = self._condition(request, chosen, recorder)
+            latents = None
+            for step in self._denoise(request, chosen, conditioning, recorder, cancel):
+                latents = step.x
+                if on_step is not None:
+                    on_step(step)
+            if latents is None:
+                raise AssertionError("a schedule has at least one interval")
+            _check_cancel(cancel)
+            pictures = self._decode(latents, chosen, recorder, cancel)
+            return Result(
+                images=pictures,
+                seeds=seeds_of(request),
+                request=request,
+                plan=chosen,
+                phases=tuple(recorder.reports),
+                seconds=time.perf_counter() - start,
+                peak_bytes=recorder.peak_bytes(),
+                notes=conditioning.notes,
+            )
+
+    def steps(
+        self,
+        request: Request,
+        *,
+        resume: SamplerState | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Step]:
+        """Sample step by step; ``decode`` turns a step's ``x0`` or ``x`` into pictures.
+
+        Args:
+            request: the job. Its seed must be given when the run is to be resumed.
+            resume: a ``Step.state`` of the same request, to go on from there to the bit.
+            cancel: set from any thread, it ends the run with ``Cancelled``.
+
+        Raises:
+            RequestError: the request, or ``resume``, does not fit.
+            Cancelled: ``cancel`` was set.
+        """
+        full = complete(request, self.package.manifest)
+        chosen = self.plan(full)
+        recorder = _Recorder()
+        conditioning = self._condition(full, chosen, recorder)
+        yield from self._denoise(full, chosen, conditioning, recorder, cancel, resume)
+
+    def decode(self, latents: Float32) -> tuple[Image.Image, ...]:
+        """Latents ``(batch, channels, height/8, width/8)`` to RGB pictures."""
+        latent = self.package.manifest.latent
+        if latents.ndim != 4 or latents.shape[1] != latent.channels:
+            raise RequestError(
+                f"latents have shape {latents.shape}, not (batch, {latent.channels}, height, width)"
+            )
+        batch, _, height, width = latents.shape
+        shape = RequestShape(width * latent.factor, height * latent.factor, batch, 1, False)
+        chosen = plan(self.package, shape, self._devices, self._budget, self._preferences)
+        return self._decode(latents, chosen, _Recorder(), None)
+
+    def _condition(self, request: Request, chosen: Plan, recorder: _Recorder) -> Conditioning:
+        with (
+            recorder.phase("text") as meter,
+            self._session("text_encoder", chosen, meter) as session,
+        ):
+            return condition(
+                TextEncoderPort(session).encode_text,
+                self._tokenizer,
+                request.prompt,
+                request.negative_prompt,
+                chosen.shape.guided,
+            )
+
+    def _denoise(
+        self,
+        request: Request,
+        chosen: Plan,
+        conditioning: Conditioning,
+        recorder: _Recorder,
+        cancel: threading.Event | None,
+        resume: SamplerState | None = None,
+    ) -> Iterator[Step]:
+        manifest = self.package.manifest
+        shape = chosen.shape
+        sampler, schedule = resolve(str(request.sampler), request.schedule)
+        sigmas = sigmas_for(schedule, self._levels, shape.steps, sampler)
+        latent_shape = (
+            manifest.latent.channels,
+            shape.height // manifest.latent.factor,
+            shape.width // manifest.latent.factor,
+        )
+        noise = batch_noise(request.rng, seeds_of(request), latent_shape)
+        if resume is not None and resume.x.shape != (shape.images, *latent_shape):
+            raise RequestError(
+                f"the state to resume has latents {resume.x.shape}, "
+                f"this request needs {(shape.images, *latent_shape)}"
+            )
+        with (
+            recorder.phase("denoise") as meter,
+            self._session("unet", chosen, meter) as session,
+        ):
+            denoise = denoiser(
+                _in_calls_of(chosen.call_batch, UnetPort(session).predict),
+                self._levels,
+                manifest.prediction,
+                conditioning.cond,
+                conditioning.uncond,
+                float(request.guidance or 0.0),
+                batched=True,
+            )
+            first = noise(float(sigmas[0]), float(sigmas[0]))
+            steps = sampler.run(denoise, first * sigmas[0], sigmas, noise, resume)
+            _check_cancel(cancel)
+            for step in steps:
+                if not np.isfinite(step.x).all():
+                    raise EngineError(
+                        chosen.placement("unet").device.runtime,
+                        chosen.placement("unet").device.name,
+                        "unet",
+                        chosen.placement("unet").artifacts[0].graph,
+                        f"latents are not finite after step {step.index + 1}",
+                    )
+                with recorder.outside():
+                    yield step
+                _check_cancel(cancel)
+
+    def _decode(
+        self,
+        latents: Float32,
+        chosen: Plan,
+        recorder: _Recorder,
+        cancel: threading.Event | None,
+    ) -> tuple[Image.Image, ...]:
+        pictures: list[Image.Image] = []
+        scale = np.float32(self.package.manifest.latent.scale)
+        with (
+            recorder.phase("decode") as meter,
+            self._session("vae_decoder", chosen, meter) as session,
+        ):
+            decoder = DecoderPort(session)
+            # One picture a call: the decoder's activations are the largest of the whole run.
+            for index in range(len(latents)):
+                _check_cancel(cancel)
+                pictures.extend(to_pictures(decoder.decode(latents[index : index + 1] / scale)))
+        return tuple(pictures)
+
+    @contextmanager
+    def _session(self, component: str, chosen: Plan, meter: Meter) -> Iterator[Session]:
+        placement = chosen.placement(component)
+        with self._components.use(placement, meter, keep=chosen.resident) as session:
+            yield session
+
+
+class _Recorder:
+    """Measures the phases of one run."""
+
+    def __init__(self) -> None:
+        self.reports: list[PhaseReport] = []
+        self._outside = 0.0
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[Meter]:
+        """Measure one phase; its report is there when it ended, however it ended."""
+        meter = Meter()
+        self._outside = 0.0
+        start = time.perf_counter()
+        watch = PeakWatch()
+        try:
+            with watch:
+                yield meter
+        finally:
+            seconds = time.perf_counter() - start - self._outside
+            self.reports.append(
+                PhaseReport(
+                    name=name,
+                    load_seconds=meter.load_seconds,
+                    run_seconds=seconds - meter.load_seconds,
+                    engine_seconds=meter.engine_seconds,
+                    calls=meter.calls,
+                    private_bytes=watch.private_bytes,
+                    mapped_bytes=watch.mapped_bytes,
+                )
+            )
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Time that belongs to whoever iterates, not to the phase."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._outside += time.perf_counter() - start
+
+    def peak_bytes(self) -> int | None:
+        """Highest private plus mapped memory of the phases."""
+        sums = [
+            report.private_bytes + report.mapped_bytes
+            for report in self.reports
+            if report.private_bytes is not None and report.mapped_bytes is not None
+        ]
+        return max(sums) if sums else None
+
+
+Predict = Callable[[Float32, Float32, Float32], Float32]
+
+
+def _in_calls_of(most: int, predict: Predict) -> Predict:
+    """Split the batch so that no engine call gets more than ``most`` items."""
+
+    def split(x: Float32, timestep: Float32, context: Float32) -> Float32:
+        if len(x) <= most:
+            return predict(x, timestep, context)
+        pieces = [slice(start, start + most) for start in range(0, len(x), most)]
+        return np.concatenate([predict(x[p], timestep[p], context[p]) for p in pieces])
+
+    return split
+
+
+def _shape_of(request: Request) -> RequestShape:
+    """Shape of a completed request."""
+    if request.width is None or request.height is None or request.steps is None:
+        raise AssertionError("the request was completed before")
+    return RequestShape(
+        width=request.width,
+        height=request.height,
+        images=request.images,
+        steps=request.steps,
+        guided=(request.guidance or 0.0) > 1.0,
+    )
+
+
+def _check_cancel(cancel: threading.Event | None) -> None:
+    if cancel is not None and cancel.is_set():
+        raise Cancelled("stopped as asked")

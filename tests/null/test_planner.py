@@ -1,0 +1,198 @@
+"""The planner as a table: machine, budget and wishes against the plan that follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sdlite.engine import Artifact
+from sdlite.errors import NoPlan, RequestError, UnknownName
+from sdlite.package import (
+    Defaults,
+    FileEntry,
+    LatentSpace,
+    Licence,
+    Manifest,
+    NoiseTable,
+    Package,
+    Source,
+    WeightFile,
+)
+from sdlite.planner import Budget, Plan, Preferences, RequestShape, plan
+from sdlite.types import Device
+
+GB = 10**9
+
+
+def artifact(component: str, variant: str, index: int = 0, activations: int = 0) -> Artifact:
+    return Artifact(
+        component=component,
+        format="onnx",
+        variant=variant,
+        precision="fp16",
+        graph=f"{component}/{variant}-{index}.onnx",
+        graph_size=1,
+        graph_sha256="",
+        inputs=(),
+        outputs=(),
+        weights=f"{component}/weights.bin",
+        index=index,
+        activation_bytes=activations,
+    )
+
+
+def weights(component: str, size: int) -> WeightFile:
+    return WeightFile(FileEntry(f"{component}/weights.bin", size, ""), "fp16", {})
+
+
+@pytest.fixture
+def sd15() -> Package:
+    """Sizes of Stable Diffusion 1.5 in fp16; nothing on disk is needed to plan."""
+    unet = 450_000_000
+    return Package(
+        Path("nowhere"),
+        Manifest(
+            version=1,
+            reader=1,
+            name="sd15",
+            family="sd1",
+            prediction="epsilon",
+            noise=NoiseTable("scaled_linear", 0.00085, 0.012, 1000),
+            latent=LatentSpace(4, 8, 0.18215),
+            tokenizers=(),
+            defaults=Defaults(512, 512),
+            licence=Licence("unknown"),
+            source=Source("single-file", "sd15", ""),
+            exporter="0",
+            artifacts=(
+                artifact("text_encoder", "plain"),
+                artifact("unet", "plain", activations=2 * unet),
+                artifact("unet", "fused", activations=unet),
+                artifact("unet", "segment", 0, activations=unet // 2),
+                artifact("unet", "segment", 1, activations=unet // 3),
+                artifact("vae_decoder", "plain"),
+                artifact("vae_decoder", "segment", 0, activations=unet // 2),
+            ),
+            weights={
+                "text_encoder": weights("text_encoder", 246_000_000),
+                "unet": weights("unet", 1_719_000_000),
+                "vae_decoder": weights("vae_decoder", 99_000_000),
+            },
+        ),
+    )
+
+
+SHAPE = RequestShape(512, 512, 1, 20, True)
+
+
+def cpu(free: int | None) -> list[Device]:
+    return [Device("onnxruntime", "cpu", "CPU", free)]
+
+
+def make(
+    package: Package,
+    free: int | None = None,
+    limit: int | None = None,
+    shape: RequestShape = SHAPE,
+    **wishes: object,
+) -> Plan:
+    return plan(package, shape, cpu(free), Budget(limit), Preferences(**wishes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("free", "limit", "mode", "batch", "resident", "variant"),
+    [
+        (32 * GB, None, "normal", 2, True, "fused"),
+        (8 * GB, None, "normal", 2, False, "fused"),
+        (None, None, "normal", 2, True, "fused"),
+        (5 * GB, None, "mapped", 1, False, "segment"),
+        (32 * GB, 8 * GB, "normal", 2, True, "fused"),
+        (32 * GB, 6 * GB, "normal", 2, False, "fused"),
+        (32 * GB, 4_400_000_000, "normal", 1, False, "fused"),
+        (32 * GB, 1 * GB, "mapped", 1, False, "segment"),
+        (32 * GB, 400_000_000, "mapped", 1, False, "segment"),
+    ],
+)
+def test_machines(
+    sd15: Package,
+    free: int | None,
+    limit: int | None,
+    mode: str,
+    batch: int,
+    resident: bool,
+    variant: str,
+) -> None:
+    made = make(sd15, free, limit)
+    assert (made.memory_mode, made.call_batch, made.resident) == (mode, batch, resident)
+    assert {a.variant for a in made.placement("unet").artifacts} == {variant}
+    if limit is not None:
+        counted = made.private_bytes if mode == "mapped" else made.peak_bytes
+        assert counted <= limit
+    assert made.reasons
+    assert made.memory_mode in made.explain()
+
+
+def test_is_pure(sd15: Package) -> None:
+    assert make(sd15, 8 * GB) == make(sd15, 8 * GB)
+    assert make(sd15, 8 * GB) != make(sd15, 8 * GB, 1 * GB)
+
+
+def test_a_chain_keeps_its_order_and_counts_its_largest_part(sd15: Package) -> None:
+    unet = make(sd15, limit=GB).placement("unet")
+    assert [a.index for a in unet.artifacts] == [0, 1]
+    assert unet.private_bytes == 225_000_000
+    assert unet.mapped_bytes == 1_719_000_000
+
+
+def test_memory_grows_with_the_picture(sd15: Package) -> None:
+    small = make(sd15, shape=RequestShape(256, 256, 1, 20, True))
+    large = make(sd15, shape=RequestShape(1024, 1024, 1, 20, True))
+    assert small.private_bytes < make(sd15).private_bytes < large.private_bytes
+
+
+def test_a_budget_that_cannot_be_kept_says_the_least(sd15: Package) -> None:
+    with pytest.raises(NoPlan, match=r"--max-memory 100 MB is less than the \d+ MB that 512x512"):
+        make(sd15, limit=100_000_000)
+
+
+def test_a_small_machine_without_a_budget_still_tries(sd15: Package) -> None:
+    made = make(sd15, free=200_000_000)
+    assert made.memory_mode == "mapped"
+    assert "page" in made.reasons[0]
+
+
+def test_wishes_are_kept(sd15: Package) -> None:
+    made = make(sd15, 32 * GB, memory_mode="mapped", threads=3)
+    assert made.memory_mode == "mapped"
+    assert made.placement("unet").options.threads == 3
+    with pytest.raises(NoPlan):
+        make(sd15, limit=1 * GB, memory_mode="normal")
+
+
+def test_without_guidance_one_item_a_call(sd15: Package) -> None:
+    assert make(sd15, 32 * GB, shape=RequestShape(512, 512, 1, 20, False)).call_batch == 1
+    assert make(sd15, 32 * GB, shape=RequestShape(512, 512, 3, 20, True)).call_batch == 6
+
+
+@pytest.mark.parametrize(
+    ("wishes", "error", "message"),
+    [
+        ({"runtime": "onnxrutime"}, UnknownName, "Did you mean 'onnxruntime'"),
+        ({"device": "cpuu"}, UnknownName, "Did you mean 'cpu'"),
+        ({"precision": "fp15"}, UnknownName, "Did you mean 'fp16'"),
+        ({"precision": "fp32"}, RequestError, "--precision fp32"),
+        ({"memory_mode": "maped"}, UnknownName, "Did you mean 'mapped'"),
+        ({"threads": 0}, RequestError, "threads 0"),
+    ],
+)
+def test_wishes_that_cannot_be(
+    sd15: Package, wishes: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make(sd15, 32 * GB, **wishes)
+
+
+def test_no_device(sd15: Package) -> None:
+    with pytest.raises(NoPlan, match="no engine"):
+        plan(sd15, SHAPE, [], Budget(), Preferences())
