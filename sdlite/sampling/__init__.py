@@ -1,0 +1,35 @@
+"""Noise levels, schedules, samplers, guidance and random numbers: the maths between the graphs."""
+
+from __future__ import annotations
+
+from sdlite.sampling.denoiser import Predict, denoiser
+from sdlite.sampling.levels import NoiseLevels
+from sdlite.sampling.names import (
+    SAMPLERS,
+    SamplerInfo,
+    find_sampler,
+    find_schedule,
+    initial_latents,
+    resolve,
+    sigmas_for,
+)
+from sdlite.sampling.rng import BatchNoise, batch_noise, find_rng
+from sdlite.sampling.schedules import SCHEDULES, ScheduleInfo
+
+__all__ = [
+    "SAMPLERS",
+    "SCHEDULES",
+    "BatchNoise",
+    "NoiseLevels",
+    "Predict",
+    "SamplerInfo",
+    "ScheduleInfo",
+    "batch_noise",
+    "denoiser",
+    "find_rng",
+    "find_sampler",
+    "find_schedule",
+    "initial_latents",
+    "resolve",
+    "sigmas_for",
+]

@@ -1,0 +1,222 @@
+"""Random numbers that other programs make too: torch on the CPU, NVIDIA's Philox, numpy.
+
+A generator belongs to one image and one seed, so image i of a batch gets, to the bit, the noise it
+would get alone. Its first draw is the initial latents, later draws are the samplers' step noise:
+the order in which A1111 and diffusers draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sdlite.errors import RequestError, UnknownName
+from sdlite.types import Float32
+
+MAX_SEED = 2**64 - 1
+
+
+class Generator(Protocol):
+    """A stream of standard normal values."""
+
+    def normal(self, count: int) -> Float32:
+        """The next ``count`` values, float32, shape (count,)."""
+        ...
+
+
+class TorchGenerator:
+    """torch's CPU generator: ``torch.randn`` in float32 after ``manual_seed(seed)``.
+
+    MT19937 seeded with the low 32 bits of the seed (torch ignores the others). Draws of 16 values
+    or more turn 24-bit uniforms into normals by Box-Muller in blocks of 16: the first eight are
+    radii, the others angles. A remainder is made by drawing the last 16 values again. Shorter
+    draws use 53-bit uniforms and keep the second value of a pair for the next short draw.
+    The stream is torch's bit for bit; the normals agree within 1e-6 with its kernel for AVX2,
+    whose logarithm, sine and cosine round differently. (Its kernel for other processors rounds
+    the angle differently and is up to 2.5e-6 away from both.)
+    """
+
+    def __init__(self, seed: int) -> None:
+        # RandomState seeds MT19937 as torch does; its bit generator gives the raw words quickly.
+        seeded: Any = np.random.RandomState(seed & 0xFFFFFFFF).get_state(legacy=False)
+        self._bits = np.random.MT19937()
+        self._bits.state = seeded
+        self._spare: float | None = None
+
+    def normal(self, count: int) -> Float32:
+        """As ``torch.randn(count)``."""
+        if count < 16:
+            return np.array([self._single() for _ in range(count)], np.float32)
+        whole = count - count % 16
+        uniforms = self._uniforms(count)
+        values = np.empty(count, np.float32)
+        values[:whole] = _blocks(uniforms[:whole])
+        if whole < count:
+            values[-16:] = _blocks(self._uniforms(16))
+        return values
+
+    def _uniforms(self, count: int) -> npt.NDArray[np.float64]:
+        words = self._bits.random_raw(count) & np.uint64(0xFFFFFF)
+        return words.astype(np.float64) * 2.0**-24
+
+    def _single(self) -> float:
+        if self._spare is not None:
+            value, self._spare = self._spare, None
+            return value
+        high_0, low_0, high_1, low_1 = (int(word) for word in self._bits.random_raw(4))
+        mask = (1 << 53) - 1
+        angle = 2.0 * np.pi * (((high_0 << 32 | low_0) & mask) * 2.0**-53)
+        radius = np.sqrt(-2.0 * np.log1p(-(((high_1 << 32 | low_1) & mask) * 2.0**-53)))
+        self._spare = float(radius * np.sin(angle))
+        return float(radius * np.cos(angle))
+
+
+def _blocks(uniforms: npt.NDArray[np.float64]) -> Float32:
+    """Box-Muller over blocks of 16, which ``uniforms`` must fill.
+
+    The angle is rounded to float32 before its sine is taken: torch does, and it is most of what
+    an exact computation would differ by.
+    """
+    blocks = uniforms.reshape(-1, 2, 8).astype(np.float32)
+    radius = np.sqrt(np.float32(-2.0) * np.log1p(-blocks[:, 0]))
+    angle = (np.float32(2.0 * np.pi) * blocks[:, 1]).astype(np.float64)
+    pair = np.empty_like(blocks)
+    pair[:, 0] = radius * np.cos(angle)
+    pair[:, 1] = radius * np.sin(angle)
+    return pair.reshape(-1)
+
+
+_PHILOX_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_PHILOX_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+
+
+class PhiloxGenerator:
+    """``torch.randn`` on an NVIDIA card, as A1111's random source ``NV`` imitates it.
+
+    Philox 4x32-10 (Salmon et al. 2011): every value has its own counter (number of the draw, place
+    in the draw), the key is the seed; the first two of its four words make one normal by
+    Box-Muller in float64 with constants of float32.
+    """
+
+    _INVERSE = float(np.float32(2.3283064e-10))
+    _INVERSE_2PI = float(np.float32(2.3283064e-10 * 6.2831855))
+
+    def __init__(self, seed: int) -> None:
+        self._key = (seed & 0xFFFFFFFF, seed >> 32)
+        self._draws = 0
+
+    def normal(self, count: int) -> Float32:
+        """As A1111's ``randn`` of ``count`` values."""
+        place = np.arange(count, dtype=np.uint64)
+        words = self._words(place)
+        self._draws += 1
+        u = words[0] * self._INVERSE + self._INVERSE / 2
+        v = words[1] * self._INVERSE_2PI + self._INVERSE_2PI / 2
+        return (np.sqrt(-2.0 * np.log(u)) * np.sin(v)).astype(np.float32)
+
+    def _words(self, place: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint64], ...]:
+        """First two output words of each counter."""
+        low_half, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
+        c0 = np.full_like(place, self._draws)
+        c1, c2, c3 = np.zeros_like(place), place, np.zeros_like(place)
+        key_0, key_1 = self._key
+        for _ in range(10):
+            p0, p1 = c0 * _PHILOX_MULTIPLIERS[0], c2 * _PHILOX_MULTIPLIERS[1]
+            c0 = (p1 >> shift) ^ c1 ^ np.uint64(key_0)
+            c2 = (p0 >> shift) ^ c3 ^ np.uint64(key_1)
+            c1, c3 = p1 & low_half, p0 & low_half
+            key_0 = (key_0 + _PHILOX_KEY_STEPS[0]) & 0xFFFFFFFF
+            key_1 = (key_1 + _PHILOX_KEY_STEPS[1]) & 0xFFFFFFFF
+        return c0, c1
+
+
+class NumpyGenerator:
+    """numpy's ``RandomState(seed).standard_normal``, rounded to float32.
+
+    ``RandomState`` takes 32-bit seeds; a larger one is given as its low and high word.
+    """
+
+    def __init__(self, seed: int) -> None:
+        words = seed if seed < 2**32 else [seed & 0xFFFFFFFF, seed >> 32]
+        self._state = np.random.RandomState(words)
+
+    def normal(self, count: int) -> Float32:
+        """As ``standard_normal(count)``."""
+        return np.asarray(self._state.standard_normal(count), np.float32)
+
+
+GENERATORS: dict[str, Callable[[int], Generator]] = {
+    "cpu": TorchGenerator,
+    "nv": PhiloxGenerator,
+    "numpy": NumpyGenerator,
+}
+_ALIASES = {"torch": "cpu", "gpu": "nv", "cuda": "nv", "philox": "nv", "np": "numpy"}
+
+
+def find_rng(name: str) -> str:
+    """Name of a generator from any usual spelling (A1111: ``CPU``, ``NV``, ``GPU``).
+
+    Raises ``UnknownName``.
+    """
+    folded = name.strip().casefold()
+    folded = _ALIASES.get(folded, folded)
+    if folded not in GENERATORS:
+        raise UnknownName("random number generator", name, GENERATORS)
+    return folded
+
+
+class BatchNoise:
+    """``types.Noise`` of a batch: one generator an image, all of the same kind."""
+
+    def __init__(self, rng: str, seeds: Sequence[int], shape: tuple[int, int, int]) -> None:
+        for seed in seeds:
+            if not 0 <= seed <= MAX_SEED:
+                raise RequestError(f"seed {seed} is out of range: 0 to {MAX_SEED}")
+        self._make = GENERATORS[find_rng(rng)]
+        self._seeds = tuple(seeds)
+        self._shape = shape
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._generators = [self._make(seed) for seed in self._seeds]
+        self._position = 0
+
+    @property
+    def position(self) -> int:
+        """Draws taken so far."""
+        return self._position
+
+    def seek(self, position: int) -> None:
+        """Go to the state after ``position`` draws."""
+        if position < self._position:
+            self._rewind()
+        while self._position < position:
+            self._draw()
+
+    def __call__(self, sigma: float, sigma_next: float) -> Float32:
+        """Draw, shape (images, channels, height, width); the sigmas do not matter here."""
+        return self._draw()
+
+    def _draw(self) -> Float32:
+        count = int(np.prod(self._shape))
+        values = [generator.normal(count).reshape(self._shape) for generator in self._generators]
+        self._position += 1
+        return np.stack(values)
+
+
+def batch_noise(rng: str, seeds: Sequence[int], shape: tuple[int, int, int]) -> BatchNoise:
+    """Noise for images with these seeds.
+
+    Args:
+        rng: ``cpu``, ``nv`` or ``numpy``, in any usual spelling.
+        seeds: one an image, 0 to 2**64-1.
+        shape: (channels, height, width) of one image's latents.
+
+    Raises:
+        UnknownName: no such generator.
+        RequestError: a seed is out of range.
+    """
+    return BatchNoise(rng, seeds, shape)
