@@ -1,0 +1,1 @@
+"""Model definitions: each takes its numbers and an ``Ops`` and names weights as diffusers does."""

@@ -1,0 +1,134 @@
+"""The conditional U-Net of latent diffusion (Rombach et al. 2022), named as diffusers names it."""
+
+from __future__ import annotations
+
+from sdlite_export.configs import UnetConfig
+from sdlite_export.ops import Dim, Ops, Value
+
+TRANSFORMER_EPS = 1e-6
+LAYER_NORM_EPS = 1e-5
+
+
+def unet(ops: Ops, config: UnetConfig) -> None:
+    """Build the U-Net.
+
+    Inputs: ``sample`` (batch, in_channels, height, width), ``timestep`` (batch,),
+    ``encoder_hidden_states`` (batch, tokens, cross_dim). Output: ``out_sample`` (batch,
+    out_channels, height, width). A cut is allowed after every ResNet and every transformer.
+    """
+    _Unet(ops, config).build()
+
+
+class _Unet:
+    def __init__(self, ops: Ops, config: UnetConfig) -> None:
+        self.ops = ops
+        self.config = config
+
+    def build(self) -> None:
+        ops, config = self.ops, self.config
+        sample = ops.input("sample", ("batch", config.in_channels, "height", "width"))
+        timestep = ops.input("timestep", ("batch",))
+        self.context = ops.input("encoder_hidden_states", ("batch", "tokens", config.cross_dim))
+        first = config.block_channels[0]
+        emb = ops.timestep_embedding(timestep, first, config.flip_sin_to_cos, config.freq_shift)
+        emb = ops.linear(emb, "time_embedding.linear_1", 4 * first)
+        emb = ops.linear(ops.silu(emb), "time_embedding.linear_2", 4 * first)
+        # Every ResNet starts by activating the embedding; once is enough.
+        self.emb = ops.silu(emb)
+        x = ops.conv(sample, "conv_in", first)
+        x, skips = self._down(x)
+        last = len(config.block_channels) - 1
+        x = self._resnet(x, "mid_block.resnets.0", config.block_channels[last])
+        x = self._transformer(x, "mid_block.attentions.0", last)
+        x = self._resnet(x, "mid_block.resnets.1", config.block_channels[last])
+        x = self._up(x, skips)
+        x = ops.group_norm(x, "conv_norm_out", config.norm_groups, config.norm_eps, silu=True)
+        ops.output("out_sample", ops.conv(x, "conv_out", config.out_channels))
+
+    def _down(self, x: Value) -> tuple[Value, list[Value]]:
+        config = self.config
+        skips = [x]
+        for level, channels in enumerate(config.block_channels):
+            name = f"down_blocks.{level}"
+            for index in range(config.layers_per_block):
+                x = self._resnet(x, f"{name}.resnets.{index}", channels)
+                if config.down_attention[level]:
+                    x = self._transformer(x, f"{name}.attentions.{index}", level)
+                skips.append(x)
+            if level < len(config.block_channels) - 1:
+                x = self.ops.conv(
+                    x, f"{name}.downsamplers.0.conv", channels, stride=2, size=_size(level + 1)
+                )
+                skips.append(x)
+        return x, skips
+
+    def _up(self, x: Value, skips: list[Value]) -> Value:
+        config = self.config
+        levels = len(config.block_channels)
+        for block in range(levels):
+            level = levels - 1 - block
+            channels = config.block_channels[level]
+            name = f"up_blocks.{block}"
+            for index in range(config.layers_per_block + 1):
+                x = self.ops.concat(x, skips.pop())
+                x = self._resnet(x, f"{name}.resnets.{index}", channels)
+                if config.up_attention[block]:
+                    x = self._transformer(x, f"{name}.attentions.{index}", level)
+            if level > 0:
+                # An odd size was rounded up on the way down: the skip knows what it was.
+                x = self.ops.upsample(x, _size(level - 1), like=skips[-1])
+                x = self.ops.conv(x, f"{name}.upsamplers.0.conv", channels)
+                self.ops.cut()
+        return x
+
+    def _resnet(self, x: Value, name: str, channels: int) -> Value:
+        ops, config = self.ops, self.config
+        y = ops.group_norm(x, f"{name}.norm1", config.norm_groups, config.norm_eps, silu=True)
+        y = ops.conv(y, f"{name}.conv1", channels)
+        y = ops.add_to_map(y, ops.linear(self.emb, f"{name}.time_emb_proj", channels))
+        y = ops.group_norm(y, f"{name}.norm2", config.norm_groups, config.norm_eps, silu=True)
+        y = ops.conv(y, f"{name}.conv2", channels)
+        if x.channels != channels:
+            x = ops.conv(x, f"{name}.conv_shortcut", channels, kernel=1)
+        y = ops.add(x, y)
+        ops.cut()
+        return y
+
+    def _transformer(self, x: Value, name: str, level: int) -> Value:
+        ops, config = self.ops, self.config
+        channels = config.block_channels[level]
+        y = ops.group_norm(x, f"{name}.norm", config.norm_groups, TRANSFORMER_EPS)
+        if config.linear_projection:
+            y = ops.linear(ops.to_tokens(y), f"{name}.proj_in", channels)
+        else:
+            y = ops.to_tokens(ops.conv(y, f"{name}.proj_in", channels, kernel=1))
+        for index in range(config.transformer_depth[level]):
+            y = self._block(y, f"{name}.transformer_blocks.{index}", config.heads[level])
+        if config.linear_projection:
+            y = ops.to_map(ops.linear(y, f"{name}.proj_out", channels), like=x)
+        else:
+            y = ops.conv(ops.to_map(y, like=x), f"{name}.proj_out", channels, kernel=1)
+        y = ops.add(y, x)
+        ops.cut()
+        return y
+
+    def _block(self, x: Value, name: str, heads: int) -> Value:
+        ops = self.ops
+        channels = x.channels
+        for part, norm in (("attn1", "norm1"), ("attn2", "norm2")):
+            y = ops.layer_norm(x, f"{name}.{norm}", LAYER_NORM_EPS)
+            memory = y if part == "attn1" else self.context
+            q = ops.linear(y, f"{name}.{part}.to_q", channels, bias=False)
+            k = ops.linear(memory, f"{name}.{part}.to_k", channels, bias=False)
+            v = ops.linear(memory, f"{name}.{part}.to_v", channels, bias=False)
+            y = ops.attention(q, k, v, heads)
+            x = ops.add(x, ops.linear(y, f"{name}.{part}.to_out.0", channels))
+        y = ops.layer_norm(x, f"{name}.norm3", LAYER_NORM_EPS)
+        y = ops.gated_gelu(y, f"{name}.ff.net.0.proj", 4 * channels)
+        return ops.add(x, ops.linear(y, f"{name}.ff.net.2", channels))
+
+
+def _size(level: int) -> tuple[Dim, Dim]:
+    if level == 0:
+        return "height", "width"
+    return f"height_{1 << level}", f"width_{1 << level}"

@@ -1,0 +1,100 @@
+"""The KL autoencoder of latent diffusion (Rombach et al. 2022), named as diffusers names it."""
+
+from __future__ import annotations
+
+from sdlite_export.configs import VaeConfig
+from sdlite_export.ops import Dim, Ops, Value
+
+EPS = 1e-6
+
+
+def vae_decoder(ops: Ops, config: VaeConfig) -> None:
+    """Build the decoder.
+
+    Input: ``latent_sample`` (batch, latent_channels, height, width), divided by the scale already.
+    Output: ``sample`` (batch, out_channels, image_height, image_width), about -1 to 1.
+    """
+    levels = len(config.block_channels)
+    x = ops.input("latent_sample", ("batch", config.latent_channels, "height", "width"))
+    if config.post_quant_conv:
+        x = ops.conv(x, "post_quant_conv", config.latent_channels, kernel=1)
+    x = ops.conv(x, "decoder.conv_in", config.block_channels[-1])
+    x = _middle(ops, config, x, "decoder.mid_block")
+    for block in range(levels):
+        level = levels - 1 - block
+        channels = config.block_channels[level]
+        name = f"decoder.up_blocks.{block}"
+        for index in range(config.layers_per_block + 1):
+            x = _resnet(ops, config, x, f"{name}.resnets.{index}", channels)
+        if level > 0:
+            x = ops.upsample(x, _size(levels, level - 1))
+            x = ops.conv(x, f"{name}.upsamplers.0.conv", channels)
+            ops.cut()
+    x = ops.group_norm(x, "decoder.conv_norm_out", config.norm_groups, EPS, silu=True)
+    ops.output("sample", ops.conv(x, "decoder.conv_out", config.out_channels))
+
+
+def vae_encoder(ops: Ops, config: VaeConfig) -> None:
+    """Build the encoder.
+
+    Input: ``sample`` (batch, in_channels, image_height, image_width) in -1 to 1. Output:
+    ``latent_parameters`` (batch, 2 * latent_channels, height, width): mean, then log-variance.
+    """
+    levels = len(config.block_channels)
+    x = ops.input("sample", ("batch", config.in_channels, *_size(levels, 0)))
+    x = ops.conv(x, "encoder.conv_in", config.block_channels[0])
+    for level, channels in enumerate(config.block_channels):
+        name = f"encoder.down_blocks.{level}"
+        for index in range(config.layers_per_block):
+            x = _resnet(ops, config, x, f"{name}.resnets.{index}", channels)
+        if level < levels - 1:
+            # diffusers pads only below and to the right here.
+            x = ops.conv(
+                x,
+                f"{name}.downsamplers.0.conv",
+                channels,
+                stride=2,
+                padding=(0, 0, 1, 1),
+                size=_size(levels, level + 1),
+            )
+            ops.cut()
+    x = _middle(ops, config, x, "encoder.mid_block")
+    x = ops.group_norm(x, "encoder.conv_norm_out", config.norm_groups, EPS, silu=True)
+    x = ops.conv(x, "encoder.conv_out", 2 * config.latent_channels)
+    if config.quant_conv:
+        x = ops.conv(x, "quant_conv", 2 * config.latent_channels, kernel=1)
+    ops.output("latent_parameters", x)
+
+
+def _middle(ops: Ops, config: VaeConfig, x: Value, name: str) -> Value:
+    channels = config.block_channels[-1]
+    x = _resnet(ops, config, x, f"{name}.resnets.0", channels)
+    if config.mid_attention:
+        prefix = f"{name}.attentions.0"
+        y = ops.to_tokens(ops.group_norm(x, f"{prefix}.group_norm", config.norm_groups, EPS))
+        q, k, v = (ops.linear(y, f"{prefix}.to_{part}", channels) for part in "qkv")
+        y = ops.linear(ops.attention(q, k, v, heads=1), f"{prefix}.to_out.0", channels)
+        x = ops.add(ops.to_map(y, like=x), x)
+        ops.cut()
+    return _resnet(ops, config, x, f"{name}.resnets.1", channels)
+
+
+def _resnet(ops: Ops, config: VaeConfig, x: Value, name: str, channels: int) -> Value:
+    y = ops.group_norm(x, f"{name}.norm1", config.norm_groups, EPS, silu=True)
+    y = ops.conv(y, f"{name}.conv1", channels)
+    y = ops.group_norm(y, f"{name}.norm2", config.norm_groups, EPS, silu=True)
+    y = ops.conv(y, f"{name}.conv2", channels)
+    if x.channels != channels:
+        x = ops.conv(x, f"{name}.conv_shortcut", channels, kernel=1)
+    y = ops.add(x, y)
+    ops.cut()
+    return y
+
+
+def _size(levels: int, level: int) -> tuple[Dim, Dim]:
+    """Names of height and width at a level, 0 being the picture and ``levels - 1`` the latents."""
+    if level == levels - 1:
+        return "height", "width"
+    if level == 0:
+        return "image_height", "image_width"
+    return f"image_height_{1 << level}", f"image_width_{1 << level}"

@@ -1,0 +1,1 @@
+"""Emitters: one model definition in, graph files out."""

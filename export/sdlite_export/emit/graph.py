@@ -1,0 +1,120 @@
+"""A graph under construction: nodes in order, the weights they ask for, and where to cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sdlite.types import Array
+from sdlite_export.ops import Shape, Value
+
+
+@dataclass(frozen=True)
+class WeightNeed:
+    """A weight some operation asked for."""
+
+    shape: tuple[int, ...]
+    """Shape in the state dict."""
+    layout: Literal["source", "transposed"] = "source"
+    """How the graph wants it stored."""
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape in the weight file."""
+        return self.shape[::-1] if self.layout == "transposed" else self.shape
+
+
+def stored_dtype(shape: Sequence[int], precision: str) -> str:
+    """Element type a weight is stored in: vectors stay float32, they cost nothing."""
+    return "float16" if precision == "fp16" and len(shape) > 1 else "float32"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation."""
+
+    op: str
+    """Operation type."""
+    inputs: tuple[str, ...]
+    """Names; empty for an input left out."""
+    outputs: tuple[str, ...]
+    """Names; empty for an output not wanted."""
+    segment: int
+    """Number of cuts allowed before it."""
+    domain: str = ""
+    """Operator domain."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Attributes."""
+
+
+class Graph:
+    """Collects nodes, values, weights and constants; names are unique."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.values: dict[str, Value] = {}
+        self.inputs: list[Value] = []
+        self.outputs: list[Value] = []
+        self.weights: dict[str, WeightNeed] = {}
+        self.constants: dict[str, Array] = {}
+        self.segment = 0
+        self._uses: dict[str, int] = {}
+
+    def unique(self, stem: str) -> str:
+        """A name that starts with ``stem`` and was not given out before."""
+        count = self._uses.get(stem, 0)
+        self._uses[stem] = count + 1
+        return f"{stem}_{count}" if count else stem
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        name: str,
+        shape: Shape,
+        dtype: Literal["float32", "int64"] = "float32",
+        domain: str = "",
+        **attributes: Any,
+    ) -> Value:
+        """Append an operation with one output and return its value."""
+        value = Value(self.unique(name), shape, dtype)
+        self.values[value.name] = value
+        self.nodes.append(Node(op, tuple(inputs), (value.name,), self.segment, domain, attributes))
+        return value
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a value another name wherever it occurs."""
+        value = self.values.pop(old)
+        self.values[new] = Value(new, value.shape, value.dtype)
+        swap = {old: new}
+        self.nodes = [
+            Node(
+                node.op,
+                tuple(swap.get(name, name) for name in node.inputs),
+                tuple(swap.get(name, name) for name in node.outputs),
+                node.segment,
+                node.domain,
+                node.attributes,
+            )
+            for node in self.nodes
+        ]
+
+    def segments(self) -> list[list[Node]]:
+        """Nodes between cuts, without empty runs."""
+        runs: list[list[Node]] = [[] for _ in range(self.segment + 1)]
+        for node in self.nodes:
+            runs[node.segment].append(node)
+        return [run for run in runs if run]
+
+    def boundary(self, nodes: Sequence[Node]) -> tuple[list[Value], list[Value]]:
+        """What a run of nodes takes from and leaves to the rest of the graph."""
+        inside = {name for node in nodes for name in node.outputs}
+        mine = {id(node) for node in nodes}
+        taken = {name for node in nodes for name in node.inputs} - inside
+        wanted = {name for node in self.nodes if id(node) not in mine for name in node.inputs}
+        wanted |= {value.name for value in self.outputs}
+        inputs = {value.name: value for value in self.inputs}
+        takes = [value for name, value in (inputs | self.values).items() if name in taken]
+        gives = [self.values[name] for node in nodes for name in node.outputs if name in wanted]
+        return takes, gives
