@@ -13,10 +13,11 @@ from sdlite.sampling.names import (
     resolve,
     sigmas_for,
 )
-from sdlite.sampling.rng import BatchNoise, batch_noise, find_rng
+from sdlite.sampling.rng import RNG_NAMES, BatchNoise, batch_noise, find_rng
 from sdlite.sampling.schedules import SCHEDULES, ScheduleInfo
 
 __all__ = [
+    "RNG_NAMES",
     "SAMPLERS",
     "SCHEDULES",
     "BatchNoise",

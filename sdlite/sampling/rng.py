@@ -115,7 +115,7 @@ class PhiloxGenerator:
         self._draws += 1
         u = words[0] * self._INVERSE + self._INVERSE / 2
         v = words[1] * self._INVERSE_2PI + self._INVERSE_2PI / 2
-        return (np.sqrt(-2.0 * np.log(u)) * np.sin(v)).astype(np.float32)
+        return np.asarray(np.sqrt(-2.0 * np.log(u)) * np.sin(v), np.float32)
 
     def _words(self, place: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint64], ...]:
         """First two output words of each counter."""
@@ -153,6 +153,7 @@ GENERATORS: dict[str, Callable[[int], Generator]] = {
     "nv": PhiloxGenerator,
     "numpy": NumpyGenerator,
 }
+RNG_NAMES = tuple(GENERATORS)
 _ALIASES = {"torch": "cpu", "gpu": "nv", "cuda": "nv", "philox": "nv", "np": "numpy"}
 
 
@@ -164,7 +165,7 @@ def find_rng(name: str) -> str:
     folded = name.strip().casefold()
     folded = _ALIASES.get(folded, folded)
     if folded not in GENERATORS:
-        raise UnknownName("random number generator", name, GENERATORS)
+        raise UnknownName("random number generator", name, RNG_NAMES)
     return folded
 
 

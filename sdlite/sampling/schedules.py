@@ -2,7 +2,7 @@
 
 Names and labels are A1111's. Its ``Uniform`` walks the table of levels from last to first and its
 ``Normal`` converts sigma_max and sigma_min to timesteps and walks between those: the same array up
-to rounding, so here ``Normal`` is another name of ``Uniform``.
+to rounding, so both are ``uniform`` here.
 """
 
 from __future__ import annotations
@@ -106,12 +106,8 @@ def lcm(levels: NoiseLevels, n: int) -> Float32:
 
 
 SCHEDULES: tuple[ScheduleInfo, ...] = (
-    ScheduleInfo(
-        "uniform",
-        "Uniform",
-        ("Normal", "discrete", "linspace", "default"),
-        uniform,
-    ),
+    ScheduleInfo("uniform", "Uniform", ("default",), uniform),
+    ScheduleInfo("normal", "Normal", ("discrete", "linspace"), uniform),
     ScheduleInfo("karras", "Karras", ("ka", "use_karras_sigmas"), karras),
     ScheduleInfo("exponential", "Exponential", ("exp", "use_exponential_sigmas"), exponential),
     ScheduleInfo("sgm_uniform", "SGM Uniform", ("SGMUniform", "trailing"), sgm_uniform),
