@@ -1,0 +1,247 @@
+"""Parameters of a picture as text, in the format and with the names AUTOMATIC1111's web UI uses.
+
+    PROMPT
+    Negative prompt: NEGATIVE
+    Steps: 20, Sampler: Euler a, Schedule type: Karras, CFG scale: 7.0, Seed: 1, Size: 512x512, ...
+
+PNG files hold it as the text chunk ``parameters``, JPEG and WebP files as EXIF UserComment.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdlite.errors import RequestError
+
+if TYPE_CHECKING:
+    from PIL.Image import Exif, Image
+    from PIL.PngImagePlugin import PngInfo
+
+    from sdlite.package import Manifest
+    from sdlite.types import Request
+
+KEY = "parameters"
+NEGATIVE = "Negative prompt:"
+EXIF_IFD = 0x8769
+USER_COMMENT = 0x9286
+JPEG_EXIF_BYTES = 65533
+"""A JPEG segment has a 16-bit length that counts itself."""
+EXIF_OVERHEAD = 256
+"""Room for EXIF's own header and tables."""
+RNG_LABELS = {"cpu": "CPU", "nv": "NV", "numpy": "numpy"}
+"""A1111 leaves out its default, GPU, and knows CPU and NV."""
+SCHEDULE_SUFFIXES = ("Karras", "Exponential", "Polyexponential")
+"""Schedules that older versions wrote as the end of the sampler's name."""
+DEFAULTS = {"Clip skip": "1", "RNG": "GPU", "Schedule type": "Automatic"}
+"""What a missing parameter means."""
+
+_PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_SIZE = re.compile(r"(\d+)x(\d+)")
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What an infotext says."""
+
+    prompt: str
+    """Prompt, may have several lines."""
+    negative_prompt: str = ""
+    """Negative prompt, may have several lines."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """The last line: values by A1111's names; ``Size`` is given as ``Size-1`` and ``Size-2``."""
+
+    def get(self, name: str) -> str | None:
+        """A field, or what its absence means; None when that is nothing."""
+        return self.fields.get(name, DEFAULTS.get(name))
+
+
+def infotext(request: Request, seed: int, manifest: Manifest, version: str) -> str:
+    """The text for one picture.
+
+    Args:
+        request: the request with every default filled in, names in A1111's spelling.
+        seed: the seed of this picture.
+        manifest: the model's manifest; its name and the hash of its source are written.
+        version: version of sdlite.
+    """
+    return build(
+        request.prompt,
+        request.negative_prompt,
+        {
+            "Steps": request.steps,
+            "Sampler": request.sampler,
+            "Schedule type": request.schedule,
+            "CFG scale": request.guidance,
+            "Seed": seed,
+            "Size": f"{request.width}x{request.height}",
+            "Model hash": manifest.source.sha256[:10] or None,
+            "Model": manifest.name,
+            "RNG": RNG_LABELS.get(request.rng, request.rng),
+            "Version": f"sdlite {version}",
+        },
+    )
+
+
+def build(prompt: str, negative_prompt: str, fields: Mapping[str, str | int | float | None]) -> str:
+    """Write an infotext; fields that are None are left out, order is kept."""
+    parts = []
+    for name, value in fields.items():
+        if value is not None:
+            text = _clean(str(value))
+            parts.append(name if text == name else f"{name}: {_quote(text)}")
+    lines = [_clean(prompt)]
+    if negative_prompt:
+        lines.append(f"{NEGATIVE} {_clean(negative_prompt)}")
+    lines.append(", ".join(parts))
+    return "\n".join(lines).strip()
+
+
+def parse(text: str) -> Parameters:
+    """Read an infotext the way A1111 does; any text can be read.
+
+    The last line holds parameters only if at least three are found in it. Sampler names of older
+    versions that end in a schedule ("DPM++ 2M Karras") are taken apart.
+    """
+    lines = text.strip().split("\n")
+    found = _PARAMETER.findall(lines[-1])
+    if len(found) < 3:
+        found = []
+    else:
+        lines.pop()
+    prompt: list[str] = []
+    negative: list[str] = []
+    target = prompt
+    for line in lines:
+        words = line.strip()
+        if words.startswith(NEGATIVE):
+            target = negative
+            words = words.removeprefix(NEGATIVE).strip()
+        # Blank lines before the first word are dropped, later ones belong to the text.
+        if target or words:
+            target.append(words)
+    fields: dict[str, str] = {}
+    for name, raw in found:
+        value = _unquote(raw)
+        if size := _SIZE.fullmatch(value):
+            fields[f"{name}-1"], fields[f"{name}-2"] = size.groups()
+        else:
+            fields[name] = value
+    return Parameters("\n".join(prompt), "\n".join(negative), _split_sampler(fields))
+
+
+def _split_sampler(fields: dict[str, str]) -> dict[str, str]:
+    sampler = fields.get("Sampler", "")
+    for schedule in SCHEDULE_SUFFIXES:
+        name = sampler.removesuffix(f" {schedule}")
+        if name != sampler and "Schedule type" not in fields:
+            return fields | {"Sampler": name, "Schedule type": schedule}
+    return fields
+
+
+def _clean(text: str) -> str:
+    """Text that any encoding and file can hold: no NUL, no half characters, one kind of newline."""
+    whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return whole.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _quote(value: str) -> str:
+    plain = not any(mark in value for mark in ",:\n") and not value.startswith('"')
+    return value if plain and value == value.strip() else json.dumps(value, ensure_ascii=False)
+
+
+def _unquote(value: str) -> str:
+    if len(value) < 2 or not (value.startswith('"') and value.endswith('"')):
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
+
+
+def png_text(text: str | None) -> PngInfo | None:
+    """The chunks to save a PNG file with: tEXt where Latin-1 can say it, else iTXt."""
+    from PIL.PngImagePlugin import PngInfo
+
+    if text is None:
+        return None
+    chunks = PngInfo()
+    chunks.add_text(KEY, text)
+    return chunks
+
+
+def exif_comment(text: str | None, limit: int | None = None) -> Exif:
+    """The EXIF block to save a JPEG or WebP file with.
+
+    Args:
+        text: the infotext; None leaves the block empty.
+        limit: most bytes the whole block may have. A longer text loses the end of its prompt, and
+            an ellipsis shows that; its parameters stay.
+    """
+    from PIL.Image import Exif
+
+    exif = Exif()
+    if text is not None:
+        if limit is not None:
+            text = _shorten(text, (limit - EXIF_OVERHEAD) // 2)
+        comment = b"UNICODE\0" + text.encode("utf-16-be", "replace")
+        exif.get_ifd(EXIF_IFD)[USER_COMMENT] = comment
+    return exif
+
+
+def _shorten(text: str, units: int) -> str:
+    """Cut the prompts so that ``text`` has at most ``units`` UTF-16 code units."""
+    if len(text.encode("utf-16-be", "replace")) // 2 <= units:
+        return text
+    body, _, last = text.rpartition("\n")
+    room = units - len(last.encode("utf-16-be", "replace")) // 2 - 2
+    kept = body.encode("utf-16-be", "replace")[: 2 * max(room, 0)]
+    return f"{kept.decode('utf-16-be', 'ignore')}…\n{last}"
+
+
+def read(path: Path) -> str | None:
+    """The infotext of a picture file; None when it has none.
+
+    Raises:
+        RequestError: there is no such file, or it is no picture.
+    """
+    from PIL import Image
+
+    if not path.is_file():
+        raise RequestError(f"no file {path}")
+    try:
+        with Image.open(path) as image:
+            return _read(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise RequestError(f"{path} is too large to be read: {error}") from error
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:
+        raise RequestError(f"{path} is no picture that can be read: {error}") from error
+
+
+def _read(image: Image) -> str | None:
+    if image.format == "PNG":
+        if KEY not in image.info:
+            image.load()  # text may also stand behind the pixels
+        value = image.info.get(KEY)
+        return None if value is None else str(value)
+    comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT)
+    return None if comment is None else decode_comment(comment)
+
+
+def decode_comment(comment: bytes | str) -> str:
+    """An EXIF UserComment: eight bytes that name the encoding, then the text."""
+    if isinstance(comment, str):
+        return comment
+    code, body = comment[:8], comment[8:]
+    if code == b"UNICODE\0":
+        # The standard leaves the byte order open; the zeros of ordinary letters show it.
+        little = body.startswith(b"\xff\xfe") or body[1::2].count(0) > body[::2].count(0)
+        text = body.decode("utf-16-le" if little else "utf-16-be", "replace")
+        return text.removeprefix("\ufeff")
+    if code in (b"ASCII\0\0\0", bytes(8)):
+        return body.decode("utf-8", "replace")
+    return comment.decode("utf-8", "replace")
