@@ -1,0 +1,179 @@
+"""ONNX Runtime adapter. Its execution providers are devices; this one opens the CPU.
+
+Normal mode lets ONNX Runtime repack weights and fold constants: fastest, and the weights become
+private memory. Mapped mode keeps them pages of the weight file, which the system may drop and read
+again: no prepacking, no constant folding (a folded ``Cast`` of a weight is a private copy), no
+arena and no memory pattern (both keep memory that a phase no longer needs).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sdlite.engine import Artifact, LoadOptions, TensorSpec
+from sdlite.errors import EngineError, OutOfMemory, RuntimeUnavailable, UnknownName
+from sdlite.types import Array, Device
+from sdlite_runtimes import ortsupport
+
+PROVIDERS = {"cpu": "CPUExecutionProvider"}
+"""Device name -> execution provider."""
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+_MEMORY = re.compile(
+    r"bad.?alloc|out of memory|(failed|unable) to allocate|allocation failed", re.I
+)
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an error message names."""
+
+    device: str
+    """Device name."""
+    component: str
+    """Model component."""
+    graph: str
+    """Graph file."""
+
+    def error(self, cause: Exception | str) -> EngineError:
+        """The error of this place: the first line of the engine's words."""
+        words = _PREFIX.sub("", str(cause).strip()) or type(cause).__name__
+        memory = isinstance(cause, MemoryError) or _MEMORY.search(words)
+        kind = OutOfMemory if memory else EngineError
+        return kind(
+            "onnxruntime", self.device, self.component, self.graph, words.splitlines()[0].strip()
+        )
+
+
+class OrtSession:
+    """One graph opened by ONNX Runtime; ``run`` may be called from several threads at once."""
+
+    def __init__(self, session: Any, place: Place, keep: Sequence[object]) -> None:
+        self._session: Any = session
+        self._place = place
+        # Replaced weights are read where they lie: they must live as long as the session.
+        self._keep = list(keep)
+        self._inputs = tuple(_spec(node, place) for node in session.get_inputs())
+        self._outputs = tuple(_spec(node, place) for node in session.get_outputs())
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the graph takes."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What the graph gives."""
+        return self._outputs
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once; raises ``EngineError`` for a missing or unknown input and what ORT refuses."""
+        session = self._session
+        if session is None:
+            raise self._place.error("the session is closed")
+        known = [spec.name for spec in self._inputs]
+        missing = [name for name in known if name not in inputs]
+        if missing or len(inputs) != len(known):
+            wrong = [f"{name} is missing" for name in missing]
+            wrong += [f"{name} is unknown" for name in inputs if name not in known]
+            raise self._place.error(
+                f"wrong inputs: {', '.join(wrong)}; it takes {', '.join(known)}"
+            )
+        feed = {spec.name: _as(inputs[spec.name], spec.dtype) for spec in self._inputs}
+        names = [spec.name for spec in self._outputs]
+        try:
+            values = session.run(names, feed)
+        except Exception as error:
+            raise self._place.error(error) from error
+        return dict(zip(names, values, strict=True))
+
+    def close(self) -> None:
+        """Free the graph and its weights; a call still running in another thread ends first."""
+        self._session = None
+        self._keep.clear()
+
+
+class OrtRuntime:
+    """ONNX Runtime."""
+
+    name: ClassVar[str] = "onnxruntime"
+    formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
+
+    def version(self) -> str:
+        """Version of the installed ONNX Runtime; raises ``RuntimeUnavailable``."""
+        return str(ortsupport.engine().__version__)
+
+    def probe(self) -> Sequence[Device]:
+        """The CPU; raises ``RuntimeUnavailable`` when ORT is missing, too old, or there twice."""
+        available = ortsupport.engine().get_available_providers()
+        devices = [
+            Device(self.name, name, f"{name.upper()} (ONNX Runtime {self.version()})")
+            for name, provider in PROVIDERS.items()
+            if provider in available
+        ]
+        if not devices:
+            raise RuntimeUnavailable(
+                f"this ONNX Runtime offers only {', '.join(available)}", ortsupport.FIX
+            )
+        return tuple(devices)
+
+    def load(
+        self, artifact: Artifact, root: Path, device: Device, options: LoadOptions
+    ) -> OrtSession:
+        """Open a graph; raises ``EngineError``, ``OutOfMemory``, ``RuntimeUnavailable``."""
+        ort = ortsupport.engine()
+        if device.name not in PROVIDERS:
+            raise UnknownName("onnxruntime device", device.name, PROVIDERS)
+        provider = PROVIDERS[device.name]
+        place = Place(device.name, artifact.component, artifact.graph)
+        path = root / artifact.graph
+        settings, disabled = ortsupport.session_options(ort, options)
+        try:
+            external = ortsupport.check_file(path, root)
+            # A graph of a chain holds some of the component's weights; ORT refuses other names.
+            names = [name for name in options.weights if name in external]
+            keep = [
+                ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(options.weights[name]))
+                for name in names
+            ]
+            if names:
+                settings.add_external_initializers(names, keep)
+            session = ort.InferenceSession(
+                str(path),
+                settings,
+                providers=[provider],
+                disabled_optimizers=disabled,
+                enable_fallback=False,
+            )
+        except Exception as error:
+            raise place.error(error) from error
+        opened = session.get_providers()[0]
+        if opened != provider:
+            raise place.error(f"asked for {provider}, ONNX Runtime opened {opened}")
+        return OrtSession(session, place, keep)
+
+
+def _spec(node: Any, place: Place) -> TensorSpec:
+    if node.type not in DTYPES:
+        raise place.error(f"{node.name} is a {node.type}; this adapter has no such dtype")
+    shape = tuple(size if isinstance(size, int) else str(size or "?") for size in node.shape)
+    return TensorSpec(node.name, DTYPES[node.type], shape)
+
+
+def _as(value: Array, dtype: str) -> Array:
+    # ascontiguousarray makes a scalar one-dimensional, hence the reshape.
+    return np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))

@@ -1,0 +1,129 @@
+"""What the ONNX Runtime adapter needs around it: a checked engine, session options, safe files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import re
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sdlite.engine import LoadOptions
+from sdlite.errors import RequestError, RuntimeUnavailable, UnknownName
+from sdlite.onnxfile import read_onnx
+
+log = logging.getLogger("sdlite.runtimes.onnxruntime")
+
+LEAST = (1, 23)
+"""Least version: the first wheels whose CPU provider runs opset 23."""
+DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml")
+FIX = 'Install it with: pip install "sdlite[cpu]"'
+LEVELS = {
+    "none": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+SWITCH = ("0", "1")
+MAPPED_DISABLES = ("ConstantFolding",)
+"""Folding the cast of a weight would make a private copy of it."""
+
+
+@cache
+def engine() -> ModuleType:
+    """The engine's module, there once and new enough; raises ``RuntimeUnavailable``."""
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise RuntimeUnavailable(f"ONNX Runtime cannot be imported ({error})", FIX) from error
+    found = [name for name in DISTRIBUTIONS if _installed(name)]
+    if len(found) > 1:
+        raise RuntimeUnavailable(
+            "more than one ONNX Runtime distribution is installed and they overwrite each other: "
+            + ", ".join(found),
+            f"Keep one: pip uninstall -y {' '.join(found)}, then install the one you want",
+        )
+    version = str(ort.__version__)
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < LEAST:
+        least = ".".join(map(str, LEAST))
+        raise RuntimeUnavailable(
+            f"ONNX Runtime {version} is too old, {least} or later is needed",
+            f'Update it with: pip install --upgrade "{(*found, "onnxruntime")[0]}>={least}"',
+        )
+    ort.disable_telemetry_events()  # Windows wheels would report usage; nobody asked for that
+    return ort  # type: ignore[no-any-return]
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def session_options(ort: ModuleType, options: LoadOptions) -> tuple[Any, list[str]]:
+    """Session options and disabled optimizers for ``options``.
+
+    Engine options: ``spinning`` 0|1 (threads that wait for work keep a core busy), ``optimization``
+    none|basic|extended|all, ``disabled_optimizers`` names with commas, ``profile`` prefix of the
+    file ONNX Runtime's profiler writes. Dimensions a graph does not have are left out of account.
+    Raises ``UnknownName`` and ``RequestError`` for what it does not know.
+    """
+    settings = ort.SessionOptions()
+    defaults = {"spinning": "1", "optimization": "all", "disabled_optimizers": "", "profile": ""}
+    if options.memory_mode == "mapped":
+        defaults |= {
+            "spinning": "0",
+            "optimization": "extended",
+            "disabled_optimizers": ",".join(MAPPED_DISABLES),
+        }
+        settings.add_session_config_entry("session.disable_prepacking", "1")
+        settings.enable_cpu_mem_arena = False
+        settings.enable_mem_pattern = False
+    elif options.memory_mode != "normal":
+        raise UnknownName("memory mode", options.memory_mode, ("normal", "mapped"))
+    for key in options.engine:
+        if key not in defaults:
+            raise UnknownName("onnxruntime option", key, defaults)
+    chosen = {**defaults, **options.engine}
+    for key, valid in (("spinning", SWITCH), ("optimization", tuple(LEVELS))):
+        if chosen[key] not in valid:
+            raise UnknownName(f"value of onnxruntime option {key}", chosen[key], valid)
+    if options.threads is not None:
+        if options.threads < 1:
+            raise RequestError(f"threads is {options.threads}; it must be 1 or more")
+        settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    level = LEVELS[chosen["optimization"]]
+    settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    settings.add_session_config_entry("session.intra_op.allow_spinning", chosen["spinning"])
+    for name, value in options.dimensions.items():
+        settings.add_free_dimension_override_by_name(name, value)
+    if chosen["profile"]:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = chosen["profile"]
+    # Failures are raised; what ONNX Runtime also writes to stderr only helps while debugging.
+    settings.log_severity_level = 2 if log.isEnabledFor(logging.DEBUG) else 4
+    return settings, [name for name in chosen["disabled_optimizers"].split(",") if name]
+
+
+def check_file(path: Path, root: Path) -> set[str]:
+    """Names of a graph's initializers whose data lies in other files, all inside ``root``.
+
+    Raises ``ValueError`` when the file is no ONNX file or refers to a file outside, ``OSError``
+    when it cannot be read. ONNX Runtime refuses outside files too, but only in newer versions. A
+    graph that is a link (as in a download cache) may have its data beside the file it leads to.
+    """
+    found = read_onnx(path)
+    folders = (root.resolve(), path.resolve().parent)
+    for location in sorted(found.locations):
+        data = (path.parent / location).resolve()
+        if not any(data.is_relative_to(folder) for folder in folders):
+            raise ValueError(f"it refers to data outside its folder: {location!r}; refused")
+        if not data.is_file():
+            raise ValueError(f"its data file {location!r} is missing")
+    return {name for name, location in found.initializers.items() if location is not None}

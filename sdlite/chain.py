@@ -1,0 +1,112 @@
+"""Run a component that is cut into a chain of graphs as if it were one.
+
+Segments run in order. What a segment takes is looked up by name among the chain's inputs and what
+earlier segments gave, and dropped after its last use, so that only live tensors stay in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from sdlite.engine import Artifact, LoadOptions, Runtime, Session, TensorSpec
+from sdlite.errors import EngineError, PackageInvalid
+from sdlite.types import Array, Device
+
+
+class ChainSession:
+    """Several sessions in a row behind the interface of one."""
+
+    def __init__(self, sessions: Sequence[Session], where: Callable[[str], Exception]) -> None:
+        """Work out who takes what; ``where`` makes the error for a chain that does not fit."""
+        self._sessions = tuple(sessions)
+        self._where = where
+        made: set[str] = set()
+        needs: dict[str, TensorSpec] = {}
+        last_use: dict[str, int] = {}
+        gives: dict[str, TensorSpec] = {}
+        for index, session in enumerate(self._sessions):
+            for spec in session.inputs:
+                last_use[spec.name] = index
+                if spec.name not in made:
+                    needs.setdefault(spec.name, spec)
+            for spec in session.outputs:
+                if spec.name in made or spec.name in needs:
+                    raise where(f"segment {index} makes {spec.name!r}, which is there already")
+                made.add(spec.name)
+                gives[spec.name] = spec
+        final = {spec.name for spec in self._sessions[-1].outputs}
+        self._inputs = tuple(needs.values())
+        self._outputs = tuple(
+            spec for name, spec in gives.items() if name in final or name not in last_use
+        )
+        keep = {spec.name for spec in self._outputs}
+        self._drop: list[list[str]] = [[] for _ in self._sessions]
+        for name, index in last_use.items():
+            if name not in keep:
+                self._drop[index].append(name)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What segments take that no earlier segment makes."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What the last segment gives, and what no later segment takes."""
+        return self._outputs
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run all segments; raises ``EngineError`` for a missing or unknown input."""
+        known = [spec.name for spec in self._inputs]
+        wrong = [f"{name} is missing" for name in known if name not in inputs]
+        wrong += [f"{name} is unknown" for name in inputs if name not in known]
+        if wrong:
+            raise self._where(f"wrong inputs: {', '.join(wrong)}; it takes {', '.join(known)}")
+        values = dict(inputs)
+        for index, session in enumerate(self._sessions):
+            values.update(session.run({spec.name: values[spec.name] for spec in session.inputs}))
+            for name in self._drop[index]:
+                del values[name]
+        return {spec.name: values[spec.name] for spec in self._outputs}
+
+    def close(self) -> None:
+        """Close every segment."""
+        for session in self._sessions:
+            session.close()
+
+
+def open_chain(
+    runtime: Runtime,
+    artifacts: Sequence[Artifact],
+    root: Path,
+    device: Device,
+    options: LoadOptions,
+) -> Session:
+    """Open one graph, or a chain of them in the order of their ``index``, as one session.
+
+    Raises ``PackageInvalid`` when indices are not 0..n-1, ``EngineError`` when a graph does not
+    open or the segments do not fit together; nothing stays open then.
+    """
+    if not artifacts:
+        raise PackageInvalid(f"{root}: no graph to open")
+    chain = sorted(artifacts, key=lambda artifact: artifact.index)
+    if len(chain) == 1 and chain[0].variant != "segment":
+        return runtime.load(chain[0], root, device, options)
+    first = chain[0]
+    if [artifact.index for artifact in chain] != list(range(len(chain))):
+        raise PackageInvalid(f"{root}: segments of {first.component} are not numbered 0, 1, 2 ...")
+
+    def where(detail: str) -> EngineError:
+        graph = f"{first.graph} ... {chain[-1].graph}"
+        return EngineError(runtime.name, device.name, first.component, graph, detail)
+
+    sessions: list[Session] = []
+    try:
+        for artifact in chain:
+            sessions.append(runtime.load(artifact, root, device, options))
+        return ChainSession(sessions, where)
+    except BaseException:
+        for session in sessions:
+            session.close()
+        raise

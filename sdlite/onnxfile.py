@@ -1,0 +1,199 @@
+"""Read from an ONNX file, without ``onnx`` or an engine, what opening it safely needs.
+
+Names of inputs and outputs, opsets, and the files its tensors lie in. The protobuf wire format is
+walked directly; weights stored in the file are skipped, not read. Field numbers are those of
+onnx.proto (ModelProto.graph = 7, GraphProto.initializer = 5, ...).
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdlite.engine import TensorSpec
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+_MAX_DEPTH = 32
+
+# Fields that lead from a message of one kind to another: (kind, field) -> kind.
+_MESSAGES = {
+    ("model", 7): "main",
+    ("model", 8): "opset",
+    ("model", 25): "function",
+    ("main", 1): "node",
+    ("main", 5): "initializer",
+    ("main", 11): "input",
+    ("main", 12): "output",
+    ("main", 15): "sparse",
+    ("graph", 1): "node",
+    ("graph", 5): "tensor",
+    ("graph", 15): "sparse",
+    ("function", 7): "node",
+    ("function", 11): "attribute",
+    ("node", 5): "attribute",
+    ("attribute", 5): "tensor",
+    ("attribute", 6): "graph",
+    ("attribute", 10): "tensor",
+    ("attribute", 11): "graph",
+    ("attribute", 22): "sparse",
+    ("attribute", 23): "sparse",
+    ("sparse", 1): "tensor",
+    ("sparse", 2): "tensor",
+}
+_DTYPES = {
+    1: "float32",
+    2: "uint8",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+}
+
+
+@dataclass
+class OnnxFile:
+    """What an ONNX file says about itself."""
+
+    inputs: list[TensorSpec] = field(default_factory=list)
+    """Inputs that must be given."""
+    outputs: list[TensorSpec] = field(default_factory=list)
+    """Outputs."""
+    opsets: dict[str, int] = field(default_factory=dict)
+    """Opset version by domain; the default domain is ``""``."""
+    initializers: dict[str, str | None] = field(default_factory=dict)
+    """Weights of the main graph by name: the file they lie in, None for this one."""
+    locations: set[str] = field(default_factory=set)
+    """Every other file that any tensor, also in subgraphs and attributes, refers to."""
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Read a file; raises ``ValueError`` when it is no ONNX file, ``OSError`` when unreadable."""
+    found = OnnxFile()
+    with path.open("rb") as stream:
+        size = stream.seek(0, 2)
+        if size == 0:
+            raise ValueError("the file is empty")
+        with (
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as data,
+        ):
+            _walk(found, data, 0, size, "model", 0)
+    if not found.outputs:
+        raise ValueError("it is no ONNX file: it has no graph with outputs")
+    found.inputs = [spec for spec in found.inputs if spec.name not in found.initializers]
+    return found
+
+
+def _walk(found: OnnxFile, data: memoryview, start: int, end: int, kind: str, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise ValueError("its graphs are nested too deeply")
+    for number, wire, first, last in _fields(data, start, end):
+        inner = _MESSAGES.get((kind, number))
+        if inner is None or wire != BYTES:
+            continue
+        if inner in ("tensor", "initializer"):
+            name, location = _tensor(data, first, last)
+            if location is not None:
+                found.locations.add(location)
+            if inner == "initializer":
+                found.initializers[name] = location
+        elif inner == "input":
+            found.inputs.append(_value(data, first, last))
+        elif inner == "output":
+            found.outputs.append(_value(data, first, last))
+        elif inner == "opset":
+            texts, numbers = _scalars(data, first, last)
+            found.opsets[texts.get(1, "")] = numbers.get(2, 0)
+        else:
+            _walk(found, data, first, last, inner, depth + 1)
+
+
+def _tensor(data: memoryview, start: int, end: int) -> tuple[str, str | None]:
+    """Name of a TensorProto and the file its data lies in."""
+    name, external, location = "", False, ""
+    for number, wire, first, last in _fields(data, start, end):
+        if number == 8 and wire == BYTES:
+            name = _text(data, first, last)
+        elif number == 14 and wire == VARINT:
+            external = external or first == 1
+        elif number == 13 and wire == BYTES:
+            pair, _ = _scalars(data, first, last)
+            if pair.get(1) == "location":
+                external, location = True, pair.get(2, "")
+    return name, location if external else None
+
+
+def _value(data: memoryview, start: int, end: int) -> TensorSpec:
+    """A ValueInfoProto: name, and type -> tensor_type -> elem_type and shape -> dim."""
+    name, dtype, shape = "", "", []
+    for number, wire, first, last in _fields(data, start, end):
+        if number == 1 and wire == BYTES:
+            name = _text(data, first, last)
+        elif number == 2 and wire == BYTES:
+            for a, b in _messages(data, first, last, 1):
+                dtype = _DTYPES.get(_scalars(data, a, b)[1].get(1, 0), "unknown")
+                for c, d in _messages(data, a, b, 2):
+                    shape = [_extent(data, e, f) for e, f in _messages(data, c, d, 1)]
+    return TensorSpec(name, dtype, tuple(shape))
+
+
+def _extent(data: memoryview, start: int, end: int) -> int | str:
+    texts, numbers = _scalars(data, start, end)
+    return numbers[1] if 1 in numbers else texts.get(2, "?")
+
+
+def _messages(data: memoryview, start: int, end: int, wanted: int) -> Iterator[tuple[int, int]]:
+    for number, wire, first, last in _fields(data, start, end):
+        if number == wanted and wire == BYTES:
+            yield first, last
+
+
+def _scalars(data: memoryview, start: int, end: int) -> tuple[Mapping[int, str], Mapping[int, int]]:
+    """Short texts and numbers of a flat message, by field."""
+    texts, numbers = {}, {}
+    for number, wire, first, last in _fields(data, start, end):
+        if wire == BYTES:
+            texts[number] = _text(data, first, last)
+        elif wire == VARINT:
+            numbers[number] = first
+    return texts, numbers
+
+
+def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Fields of a message: number, wire type, and first and last byte (or a varint's value)."""
+    while start < end:
+        key, start = _varint(data, start, end)
+        number, wire = key >> 3, key & 7
+        if wire == VARINT:
+            value, start = _varint(data, start, end)
+            yield number, wire, value, value
+            continue
+        if wire == BYTES:
+            size, start = _varint(data, start, end)
+        elif wire in (FIXED64, FIXED32):
+            size = 8 if wire == FIXED64 else 4
+        else:
+            raise ValueError(f"it is no ONNX file: wire type {wire}")
+        if start + size > end:
+            raise ValueError("it is no ONNX file, or truncated")
+        yield number, wire, start, start + size
+        start += size
+
+
+def _varint(data: memoryview, start: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while start < end and shift < 70:
+        byte = data[start]
+        start += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, start
+        shift += 7
+    raise ValueError("it is no ONNX file, or truncated")
+
+
+def _text(data: memoryview, start: int, end: int) -> str:
+    return bytes(data[start:end]).decode("utf-8", errors="replace")

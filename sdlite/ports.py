@@ -1,0 +1,255 @@
+"""What the pipeline calls: each component as a plain function, whatever its graph calls things.
+
+Our own graphs and those of optimum and diffusers differ in names, in the dtype and rank of the
+timestep, in how the autoencoder's latents come out, and in whether the batch is fixed. Names are
+read from the session. All of it is settled here; sessions cast dtypes themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sdlite.engine import Session, TensorSpec
+from sdlite.errors import PackageInvalid, RequestError
+from sdlite.types import Array, Float32
+
+# What a role is called, the usual name first.
+NAMES = {
+    "ids": ("input_ids", "tokens"),
+    "mask": ("attention_mask",),
+    "embeds": ("inputs_embeds",),
+    "hidden": ("last_hidden_state", "hidden_embeds", "prompt_embeds"),
+    "pooled": ("pooler_output", "text_embeds", "pooled_outputs", "pooled_output"),
+    "noisy": ("sample", "latent_model_input", "x"),
+    "timestep": ("timestep", "timesteps", "t"),
+    "context": ("encoder_hidden_states", "context"),
+    "prediction": ("out_sample", "noise_pred", "sample"),
+    "latents": ("latent_sample", "latents", "z"),
+    "picture": ("sample", "image", "x"),
+    "moments": ("latent_parameters", "moments", "parameters"),
+    "drawn": ("latent_sample", "latent", "latents"),
+}
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """What a text encoder gives."""
+
+    hidden: Float32
+    """``(batch, tokens, width)``: the last layer, normalised."""
+    pooled: Float32 | None
+    """``(batch, width)``; None when the graph does not give it."""
+
+
+@dataclass(frozen=True)
+class EncodedPicture:
+    """What an autoencoder makes of a picture, not yet scaled."""
+
+    mean: Float32
+    """``(batch, channels, height/8, width/8)``."""
+    logvar: Float32 | None
+    """Log-variance, same shape; None when the graph drew a sample itself, which ``mean`` is then
+    (not the same from call to call)."""
+
+
+def bind(specs: Sequence[TensorSpec], role: str) -> TensorSpec | None:
+    """The input or output of a graph that plays a role of ``NAMES``; None when there is none."""
+    by_name = {spec.name: spec for spec in specs}
+    for name in NAMES[role]:
+        if name in by_name:
+            return by_name[name]
+    return None
+
+
+def _need(specs: Sequence[TensorSpec], role: str, what: str) -> TensorSpec:
+    spec = bind(specs, role)
+    if spec is None:
+        there = ", ".join(item.name for item in specs)
+        raise PackageInvalid(
+            f"the {what} graph has none of {', '.join(NAMES[role])} among {there}; "
+            "it is not a graph sdlite can use"
+        )
+    return spec
+
+
+def _refuse_others(session: Session, known: Sequence[TensorSpec | None], what: str) -> None:
+    names = {spec.name for spec in known if spec is not None}
+    others = [spec.name for spec in session.inputs if spec.name not in names]
+    if others:
+        raise PackageInvalid(
+            f"the {what} graph also takes {', '.join(others)}, which sdlite does not know; "
+            "models that need it are not supported"
+        )
+
+
+def _only(specs: Sequence[TensorSpec], role: str, what: str) -> TensorSpec:
+    """The tensor of a role; a graph with one tensor needs no name for it."""
+    return specs[0] if len(specs) == 1 else _need(specs, role, what)
+
+
+class _Batched:
+    """Runs a session; a graph with a fixed batch is called as often as needed."""
+
+    def __init__(self, session: Session, leader: TensorSpec) -> None:
+        self._session = session
+        fixed = leader.shape[0] if leader.shape else None
+        self._fixed = fixed if isinstance(fixed, int) else None
+
+    def run(
+        self, feeds: dict[str, Array], shared: dict[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """Run on arrays that share their first axis; ``shared`` goes to every call as it is."""
+        count = len(next(iter(feeds.values())))
+        shared = shared or {}
+        if self._fixed is None or self._fixed == count:
+            return self._session.run(feeds | shared)
+        pieces = []
+        for start in range(0, count, self._fixed):
+            # The last call repeats the last item to fill the batch.
+            index = np.minimum(np.arange(start, start + self._fixed), count - 1)
+            part = {name: value[index] for name, value in feeds.items()}
+            outputs = self._session.run(part | shared)
+            pieces.append({name: value[: count - start] for name, value in outputs.items()})
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+class TextEncoderPort:
+    """Token ids to text features."""
+
+    def __init__(self, session: Session) -> None:
+        """Bind a session; raises ``PackageInvalid`` when it is no text encoder."""
+        self._ids = _need(session.inputs, "ids", "text encoder")
+        self._mask = bind(session.inputs, "mask")
+        self._embeds = bind(session.inputs, "embeds")
+        _refuse_others(session, (self._ids, self._mask, self._embeds), "text encoder")
+        self._hidden = _need(session.outputs, "hidden", "text encoder")
+        self._pooled = bind(session.outputs, "pooled")
+        self._batched = _Batched(session, self._ids)
+
+    @property
+    def takes_embeddings(self) -> bool:
+        """Whether ``embeds`` is needed."""
+        return self._embeds is not None
+
+    def encode_text(self, ids: npt.NDArray[np.int64]) -> Float32:
+        """Token ids int64 ``(batch, tokens)`` to features float32 ``(batch, tokens, width)``."""
+        return self.encode(ids).hidden
+
+    def encode(self, ids: npt.NDArray[np.int64], embeds: Float32 | None = None) -> TextFeatures:
+        """Encode.
+
+        Args:
+            ids: int64 ``(batch, tokens)``, begin and end tokens included.
+            embeds: float32 ``(batch, tokens, width)``: token embeddings before positions are added;
+                needed, and only taken, when ``takes_embeddings``.
+
+        Raises:
+            EngineError: the engine failed.
+            RequestError: ``embeds`` is given to a graph without them, or missing.
+        """
+        if self.takes_embeddings != (embeds is not None):
+            told = "needs" if self.takes_embeddings else "does not take"
+            raise RequestError(f"this text encoder graph {told} token embeddings")
+        feeds: dict[str, Array] = {self._ids.name: ids}
+        if self._embeds is not None and embeds is not None:
+            feeds[self._embeds.name] = embeds
+        if self._mask is not None:
+            feeds[self._mask.name] = np.ones_like(ids)
+        outputs = self._batched.run(feeds)
+        pooled = None if self._pooled is None else _float32(outputs[self._pooled.name])
+        return TextFeatures(_float32(outputs[self._hidden.name]), pooled)
+
+
+class UnetPort:
+    """The network that predicts noise or velocity."""
+
+    def __init__(self, session: Session) -> None:
+        """Bind a session; raises ``PackageInvalid`` when it is no such U-Net."""
+        self._noisy = _need(session.inputs, "noisy", "U-Net")
+        self._timestep = _need(session.inputs, "timestep", "U-Net")
+        self._context = _need(session.inputs, "context", "U-Net")
+        _refuse_others(session, (self._noisy, self._timestep, self._context), "U-Net")
+        self._output = _only(session.outputs, "prediction", "U-Net").name
+        self._batched = _Batched(session, self._noisy)
+        # A free dimension of its own ("steps" in some exports) is broadcast inside the graph.
+        times = self._timestep.shape
+        self._scalar = not times
+        self._each = bool(times) and times[0] == self._noisy.shape[0]
+
+    @property
+    def whole_timesteps(self) -> bool:
+        """Whether the graph takes integers, so that fractional timesteps are rounded."""
+        return self._timestep.dtype.startswith("int")
+
+    def predict(self, x: Float32, timestep: Float32, context: Float32) -> Float32:
+        """Predict.
+
+        Args:
+            x: float32 ``(batch, channels, height, width)``, scaled as the model expects.
+            timestep: float32 ``(batch,)``, 0 to ``train_steps - 1``, fractions allowed.
+            context: float32 ``(batch, tokens, width)``.
+
+        Returns:
+            float32, shaped like ``x``.
+        """
+        times = np.rint(timestep) if self.whole_timesteps else timestep
+        if not self._each and np.any(times != times[0]):
+            parts = [slice(i, i + 1) for i in range(len(x))]
+            return np.concatenate([self.predict(x[p], times[p], context[p]) for p in parts])
+        feeds: dict[str, Array] = {self._noisy.name: x, self._context.name: context}
+        shared: dict[str, Array] = {}
+        if self._each:
+            feeds[self._timestep.name] = times
+        else:
+            shared[self._timestep.name] = times[0].reshape(()) if self._scalar else times[:1]
+        return _float32(self._batched.run(feeds, shared)[self._output])
+
+
+class DecoderPort:
+    """Latents to pictures."""
+
+    def __init__(self, session: Session) -> None:
+        """Bind a session; raises ``PackageInvalid`` when it is no decoder."""
+        self._input = _only(session.inputs, "latents", "decoder")
+        self._output = _only(session.outputs, "picture", "decoder").name
+        self._batched = _Batched(session, self._input)
+
+    def decode(self, latents: Float32) -> Float32:
+        """Latents ``(batch, channels, h, w)``, divided by the scale, to ``(batch, 3, 8h, 8w)``.
+
+        Values are about -1 to 1.
+        """
+        return _float32(self._batched.run({self._input.name: latents})[self._output])
+
+
+class EncoderPort:
+    """Pictures to latents."""
+
+    def __init__(self, session: Session) -> None:
+        """Bind a session; raises ``PackageInvalid`` when it is no encoder."""
+        self._input = _only(session.inputs, "picture", "encoder")
+        moments = bind(session.outputs, "moments")
+        self._drawn = moments is None
+        self._output = (moments or _only(session.outputs, "drawn", "encoder")).name
+        self._batched = _Batched(session, self._input)
+
+    @property
+    def draws(self) -> bool:
+        """Whether the graph draws a sample itself, so that its answer changes from call to call."""
+        return self._drawn
+
+    def encode(self, picture: Float32) -> EncodedPicture:
+        """Picture float32 ``(batch, 3, height, width)`` in -1 to 1 to latents, not yet scaled."""
+        value = _float32(self._batched.run({self._input.name: picture})[self._output])
+        if self._drawn:
+            return EncodedPicture(value, None)
+        mean, logvar = np.split(value, 2, axis=1)
+        return EncodedPicture(np.ascontiguousarray(mean), np.ascontiguousarray(logvar))
+
+
+def _float32(value: Array) -> Float32:
+    return value.astype(np.float32, copy=False)

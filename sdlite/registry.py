@@ -1,0 +1,131 @@
+"""Names to engine adapters: strings until first use, so that importing sdlite loads no engine.
+
+Adapters of other distributions register under the entry point group ``sdlite.runtimes``; the ones
+that come with sdlite are listed here as well, so that they are found without installed metadata
+(a frozen application, a plain checkout).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import cast
+
+from sdlite.engine import Runtime
+from sdlite.errors import RuntimeUnavailable, UnknownName
+from sdlite.hardware import describe
+from sdlite.types import Device
+
+GROUP = "sdlite.runtimes"
+BUILT_IN = {
+    "onnxruntime": "sdlite_runtimes.ort:OrtRuntime",
+    "null": "sdlite_runtimes.null:NullRuntime",
+}
+"""Adapters that come with sdlite, in the order they are preferred."""
+NEVER_CHOSEN = frozenset({"null"})
+"""Adapters that are used only when asked for by name."""
+INSTALL = 'Install an engine with: pip install "sdlite[cpu]"'
+
+_lock = threading.Lock()
+_runtimes: dict[str, Runtime] = {}
+
+
+@cache
+def _targets() -> dict[str, str]:
+    found = dict(BUILT_IN)
+    for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda item: item.name):
+        found.setdefault(entry.name, entry.value)
+    return found
+
+
+def names() -> tuple[str, ...]:
+    """Names of all registered engines, usable or not, preferred ones first."""
+    return tuple(_targets())
+
+
+def get(name: str) -> Runtime:
+    """The engine of that name; one object for the whole process.
+
+    Raises ``UnknownName``, or ``RuntimeUnavailable`` when its adapter cannot be imported.
+    """
+    targets = _targets()
+    if name not in targets:
+        raise UnknownName("runtime", name, targets)
+    with _lock:
+        if name not in _runtimes:
+            module, _, attribute = targets[name].partition(":")
+            try:
+                kind = getattr(importlib.import_module(module), attribute)
+            except (ImportError, AttributeError) as error:
+                raise RuntimeUnavailable(
+                    f"the adapter {targets[name]} of runtime {name!r} cannot be imported ({error})",
+                    "Install it again, or choose another runtime",
+                ) from error
+            _runtimes[name] = cast("Runtime", kind())
+        return _runtimes[name]
+
+
+def probe(name: str) -> tuple[Device, ...]:
+    """Devices of one engine; raises ``UnknownName`` and ``RuntimeUnavailable``, nothing else."""
+    runtime = get(name)
+    try:
+        return tuple(runtime.probe())
+    except RuntimeUnavailable:
+        raise
+    except Exception as error:
+        raise RuntimeUnavailable(
+            f"looking for devices of runtime {name!r} failed ({type(error).__name__}: {error})",
+            "Choose another runtime, or report this to the adapter's authors",
+        ) from error
+
+
+def available() -> list[tuple[str, tuple[Device, ...] | RuntimeUnavailable]]:
+    """Every registered engine with its devices, or with the reason why there are none."""
+    found: list[tuple[str, tuple[Device, ...] | RuntimeUnavailable]] = []
+    for name in names():
+        try:
+            found.append((name, probe(name)))
+        except RuntimeUnavailable as error:
+            found.append((name, error))
+    return found
+
+
+def devices(runtime: str | None = None, format: str = "onnx") -> tuple[Device, ...]:
+    """Devices that can run graphs of ``format``, preferred ones first, with their free memory.
+
+    A runtime asked for by name is the only one looked at. Raises ``UnknownName`` when there is no
+    such runtime, ``RuntimeUnavailable`` with every engine's reason when nothing opens (its cause is
+    an ``ExceptionGroup`` of them).
+    """
+    if runtime is not None:
+        return tuple(_with_memory(device) for device in probe(runtime))
+    found: list[Device] = []
+    refused: list[RuntimeUnavailable] = []
+    for name in names():
+        try:
+            if name not in NEVER_CHOSEN and format in get(name).formats:
+                found += [_with_memory(device) for device in probe(name)]
+        except RuntimeUnavailable as error:
+            refused.append(error)
+    if not found:
+        raise _nothing(format, refused)
+    return tuple(found)
+
+
+def _with_memory(device: Device) -> Device:
+    """A device without memory of its own uses the machine's."""
+    if device.memory_bytes is not None:
+        return device
+    return replace(device, memory_bytes=describe().ram_available)
+
+
+def _nothing(format: str, refused: Sequence[RuntimeUnavailable]) -> RuntimeUnavailable:
+    reasons = "; ".join(error.reason for error in refused) or "none is registered"
+    error = RuntimeUnavailable(f"no engine here can run {format} graphs: {reasons}", INSTALL)
+    if refused:
+        error.__cause__ = ExceptionGroup("every engine's reason", list(refused))
+    return error
