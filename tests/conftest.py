@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from sdlite.package import Package
 
 settings.register_profile("sdlite", deadline=None, derandomize=True)
 settings.load_profile("sdlite")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder with a tiny random model; read only."""
+    from tests.tiny import make_tiny_checkpoint
+
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def tiny_package(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """The tiny model exported at fp16; read only. Copy the folder before breaking it."""
+    from sdlite_export.export import write_package
+    from sdlite_export.source import open_source
+
+    folder = tmp_path_factory.mktemp("tiny") / "package"
+    folder.mkdir()
+    write_package(open_source(tiny_checkpoint), folder, "fp16", name="tiny")
+    return Package.open(folder)

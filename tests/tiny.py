@@ -1,0 +1,263 @@
+"""A tiny model of the Stable Diffusion architecture with random weights, in diffusers' layout.
+
+``python -m tests.tiny FOLDER`` writes one; ``make_tiny_checkpoint`` is what tests call. Only numpy
+is needed. Pictures come out as colourful noise, but the same noise every time.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sdlite_export.configs import ClipTextConfig, UnetConfig, VaeConfig
+from sdlite_export.source.layout import Slot, text_slots, unet_slots, vae_slots
+
+WORDS = ("a", "red", "blue", "circle", "square", "on", "background")
+
+TEXT = ClipTextConfig(
+    vocab_size=0, hidden_size=16, intermediate_size=32, layers=2, heads=2, positions=77, eos=0
+)
+"""Vocabulary size and end token follow from the tokenizer."""
+UNET = UnetConfig(
+    in_channels=4,
+    out_channels=4,
+    block_channels=(8, 16),
+    layers_per_block=1,
+    down_attention=(True, False),
+    up_attention=(False, True),
+    heads=(2, 2),
+    transformer_depth=(1, 1),
+    cross_dim=16,
+    norm_groups=4,
+)
+VAE = VaeConfig(
+    in_channels=3,
+    out_channels=3,
+    latent_channels=4,
+    block_channels=(4, 4, 8, 8),
+    layers_per_block=1,
+    norm_groups=2,
+    scale=0.5,
+)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """What a tiny checkpoint is made of."""
+
+    text: ClipTextConfig = TEXT
+    unet: UnetConfig = UNET
+    vae: VaeConfig = VAE
+    size: int = 32
+    dtype: str = "float32"
+    prediction: str = "epsilon"
+    seed: int = 0
+
+
+def make_tiny_checkpoint(folder: Path, tiny: Tiny | None = None) -> Path:
+    """Write a diffusers folder (created if needed) and return it."""
+    tiny = tiny or Tiny()
+    rng = np.random.default_rng(tiny.seed)
+    vocab, merges = tiny_vocabulary()
+    folder.mkdir(parents=True, exist_ok=True)
+    _json(
+        folder / "model_index.json",
+        {
+            "_class_name": "StableDiffusionPipeline",
+            "_diffusers_version": "0.39.0",
+            "feature_extractor": [None, None],
+            "image_encoder": [None, None],
+            "requires_safety_checker": False,
+            "safety_checker": [None, None],
+            "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        },
+    )
+    _json(
+        folder / "scheduler" / "scheduler_config.json",
+        {
+            "_class_name": "EulerDiscreteScheduler",
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "num_train_timesteps": 1000,
+            "prediction_type": tiny.prediction,
+            "steps_offset": 1,
+            "timestep_spacing": "linspace",
+        },
+    )
+    _json(folder / "tokenizer" / "vocab.json", vocab)
+    (folder / "tokenizer" / "merges.txt").write_text(
+        "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8"
+    )
+    special = {"bos_token": BEGIN, "eos_token": END, "pad_token": END, "unk_token": END}
+    _json(folder / "tokenizer" / "special_tokens_map.json", special)
+    _json(
+        folder / "tokenizer" / "tokenizer_config.json",
+        {"tokenizer_class": "CLIPTokenizer", "model_max_length": tiny.text.positions, **special},
+    )
+    text = tiny_text(tiny, vocab)
+    _json(folder / "text_encoder" / "config.json", _text_config(text, vocab))
+    _json(folder / "unet" / "config.json", _unet_config(tiny))
+    _json(folder / "vae" / "config.json", _vae_config(tiny))
+    for part, file, slots in (
+        ("text_encoder", "model", text_slots(text)),
+        ("unet", "diffusion_pytorch_model", unet_slots(tiny.unet)),
+        ("vae", "diffusion_pytorch_model", vae_slots(tiny.vae)),
+    ):
+        write_safetensors(
+            folder / part / f"{file}.safetensors", random_tensors(slots, rng, tiny.dtype)
+        )
+    return folder
+
+
+BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def tiny_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """CLIP's byte alphabet, merges that make ``WORDS`` single tokens, and the special tokens."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(others))]
+    tokens = letters + [f"{letter}</w>" for letter in letters]
+    merges: list[tuple[str, str]] = []
+    for word in WORDS:
+        pieces = [*word[:-1], f"{word[-1]}</w>"]
+        while len(pieces) > 1:
+            pair = (pieces[0], pieces[1])
+            if pair not in merges:
+                merges.append(pair)
+            pieces = [pieces[0] + pieces[1], *pieces[2:]]
+    tokens += [a + b for a, b in merges]
+    tokens += [BEGIN, END]
+    return {token: index for index, token in enumerate(tokens)}, merges
+
+
+def tiny_text(tiny: Tiny, vocab: Mapping[str, int]) -> ClipTextConfig:
+    """The text encoder's numbers with the vocabulary filled in."""
+    given = vars(tiny.text)
+    return ClipTextConfig(**{**given, "vocab_size": len(vocab), "eos": vocab[END]})
+
+
+def random_tensors(
+    slots: Iterable[Slot], rng: np.random.Generator, dtype: str
+) -> dict[str, np.ndarray]:
+    """Weights scaled by fan-in, norms near one, biases small."""
+    tensors = {}
+    for slot in slots:
+        values = rng.standard_normal(slot.shape)
+        if len(slot.shape) > 1:
+            embedding = "embedding" in slot.name
+            values *= 0.5 if embedding else 1.0 / np.sqrt(np.prod(slot.shape[1:]))
+        else:
+            values = 0.1 * values + (1.0 if slot.name.endswith("weight") else 0.0)
+        tensors[slot.name] = values.astype(dtype)
+    return tensors
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write float32 or float16 arrays as a safetensors file."""
+    names = {"float32": "F32", "float16": "F16"}
+    header: dict[str, Any] = {}
+    offset = 0
+    for name, array in tensors.items():
+        header[name] = {
+            "dtype": names[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + array.nbytes],
+        }
+        offset += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        for array in tensors.values():
+            stream.write(np.ascontiguousarray(array).tobytes())
+
+
+def _json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _text_config(config: ClipTextConfig, vocab: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "max_position_embeddings": config.positions,
+        "hidden_act": config.activation,
+        "layer_norm_eps": config.eps,
+        "bos_token_id": vocab[BEGIN],
+        "eos_token_id": vocab[END],
+        "pad_token_id": vocab[END],
+        "projection_dim": config.projection or config.hidden_size,
+    }
+
+
+def _unet_config(tiny: Tiny) -> dict[str, Any]:
+    config = tiny.unet
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "act_fn": "silu",
+        "attention_head_dim": list(config.heads),
+        "block_out_channels": list(config.block_channels),
+        "cross_attention_dim": config.cross_dim,
+        "down_block_types": [
+            "CrossAttnDownBlock2D" if flag else "DownBlock2D" for flag in config.down_attention
+        ],
+        "up_block_types": [
+            "CrossAttnUpBlock2D" if flag else "UpBlock2D" for flag in config.up_attention
+        ],
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "flip_sin_to_cos": config.flip_sin_to_cos,
+        "freq_shift": config.freq_shift,
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "layers_per_block": config.layers_per_block,
+        "norm_eps": config.norm_eps,
+        "norm_num_groups": config.norm_groups,
+        "transformer_layers_per_block": list(config.transformer_depth),
+        "use_linear_projection": config.linear_projection,
+        "sample_size": tiny.size // 8,
+    }
+
+
+def _vae_config(tiny: Tiny) -> dict[str, Any]:
+    config = tiny.vae
+    levels = len(config.block_channels)
+    return {
+        "_class_name": "AutoencoderKL",
+        "act_fn": "silu",
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "latent_channels": config.latent_channels,
+        "block_out_channels": list(config.block_channels),
+        "layers_per_block": config.layers_per_block,
+        "norm_num_groups": config.norm_groups,
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "mid_block_add_attention": config.mid_attention,
+        "use_quant_conv": config.quant_conv,
+        "use_post_quant_conv": config.post_quant_conv,
+        "scaling_factor": config.scale,
+        "sample_size": tiny.size,
+    }
+
+
+if __name__ == "__main__":
+    print(make_tiny_checkpoint(Path(sys.argv[1])))
