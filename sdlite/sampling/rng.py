@@ -46,6 +46,10 @@ class TorchGenerator:
         self._bits.state = seeded
         self._spare: float | None = None
 
+    def words(self, count: int) -> npt.NDArray[np.uint64]:
+        """The next 32-bit words of the stream, as uint64."""
+        return self._bits.random_raw(count)
+
     def normal(self, count: int) -> Float32:
         """As ``torch.randn(count)``."""
         if count < 16:
@@ -59,14 +63,14 @@ class TorchGenerator:
         return values
 
     def _uniforms(self, count: int) -> npt.NDArray[np.float64]:
-        words = self._bits.random_raw(count) & np.uint64(0xFFFFFF)
+        words = self.words(count) & np.uint64(0xFFFFFF)
         return words.astype(np.float64) * 2.0**-24
 
     def _single(self) -> float:
         if self._spare is not None:
             value, self._spare = self._spare, None
             return value
-        high_0, low_0, high_1, low_1 = (int(word) for word in self._bits.random_raw(4))
+        high_0, low_0, high_1, low_1 = (int(word) for word in self.words(4))
         mask = (1 << 53) - 1
         angle = 2.0 * np.pi * (((high_0 << 32 | low_0) & mask) * 2.0**-53)
         radius = np.sqrt(-2.0 * np.log1p(-(((high_1 << 32 | low_1) & mask) * 2.0**-53)))
