@@ -21,7 +21,14 @@ from sdlite.planner import Budget, Plan, Preferences, RequestShape, plan
 from sdlite.ports import DecoderPort, TextEncoderPort, UnetPort
 from sdlite.registry import get as get_runtime
 from sdlite.request import complete, seeds_of
-from sdlite.sampling import NoiseLevels, batch_noise, denoiser, resolve, sigmas_for
+from sdlite.sampling import (
+    NoiseLevels,
+    batch_noise,
+    denoiser,
+    initial_latents,
+    resolve,
+    sigmas_for,
+)
 from sdlite.text.conditioning import Conditioning, condition
 from sdlite.text.tokenizer import ClipTokenizer
 from sdlite.types import Device, Float32, PhaseReport, Request, Result, SamplerState, Step
@@ -163,7 +170,7 @@ class Pipeline:
                 plan=chosen,
                 phases=tuple(recorder.reports),
                 seconds=time.perf_counter() - start,
-                peak_bytes=recorder.peak_bytes(),
+                peak_bytes=recorder.peak_bytes,
                 notes=conditioning.notes,
             )
 
@@ -252,9 +259,11 @@ class Pipeline:
                 conditioning.uncond,
                 float(request.guidance or 0.0),
                 batched=True,
+                consistency=sampler.consistency,
             )
-            first = noise(float(sigmas[0]), float(sigmas[0]))
-            steps = sampler.run(denoise, first * sigmas[0], sigmas, noise, resume)
+            drawn = noise(float(sigmas[0]), float(sigmas[0]))
+            first = initial_latents(sampler, drawn, sigmas)
+            steps = sampler.run(denoise, first, sigmas, noise, resume)
             _check_cancel(cancel)
             for step in steps:
                 if not np.isfinite(step.x).all():
@@ -301,6 +310,7 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.reports: list[PhaseReport] = []
+        self.peak_bytes: int | None = None
         self._outside = 0.0
 
     @contextmanager
@@ -315,6 +325,8 @@ class _Recorder:
                 yield meter
         finally:
             seconds = time.perf_counter() - start - self._outside
+            if watch.peak_bytes is not None:
+                self.peak_bytes = max(watch.peak_bytes, self.peak_bytes or 0)
             self.reports.append(
                 PhaseReport(
                     name=name,
@@ -335,15 +347,6 @@ class _Recorder:
             yield
         finally:
             self._outside += time.perf_counter() - start
-
-    def peak_bytes(self) -> int | None:
-        """Highest private plus mapped memory of the phases."""
-        sums = [
-            report.private_bytes + report.mapped_bytes
-            for report in self.reports
-            if report.private_bytes is not None and report.mapped_bytes is not None
-        ]
-        return max(sums) if sums else None
 
 
 Predict = Callable[[Float32, Float32, Float32], Float32]
