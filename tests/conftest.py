@@ -1,4 +1,4 @@
-"""What every test gets: the same examples each run, and no time limit that a busy machine breaks."""
+"""What every test gets: the same examples each run, and no deadline a busy machine breaks."""
 
 from __future__ import annotations
 
