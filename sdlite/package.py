@@ -95,6 +95,8 @@ class LatentSpace:
     """Pixels per latent cell, each way."""
     scale: float
     """Latents = scale * autoencoder mean."""
+    preview: tuple[tuple[float, ...], ...] = ()
+    """Linear map to RGB in -1..1: three numbers a channel, then the bias; empty when unknown."""
 
 
 @dataclass(frozen=True)
@@ -371,6 +373,12 @@ def check_manifest(root: Path, manifest: Manifest) -> None:
         raise PackageInvalid(f"{where}: noise table {manifest.noise} makes no sense")
     if manifest.latent.scale <= 0 or manifest.latent.channels < 1 or manifest.latent.factor < 1:
         raise PackageInvalid(f"{where}: latent space {manifest.latent} makes no sense")
+    rows = manifest.latent.preview
+    if rows and [len(row) for row in rows] != [3] * (manifest.latent.channels + 1):
+        raise PackageInvalid(
+            f"{where}: the preview map is not three numbers for each of "
+            f"{manifest.latent.channels} channels and the bias"
+        )
 
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8}
