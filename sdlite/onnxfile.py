@@ -65,8 +65,16 @@ class OnnxFile:
     """Opset version by domain; the default domain is ``""``."""
     initializers: dict[str, str | None] = field(default_factory=dict)
     """Weights of the main graph by name: the file they lie in, None for this one."""
+    elements: dict[int, int] = field(default_factory=dict)
+    """Elements of the main graph's weights by ONNX dtype number."""
     locations: set[str] = field(default_factory=set)
     """Every other file that any tensor, also in subgraphs and attributes, refers to."""
+
+    @property
+    def precision(self) -> str:
+        """``fp16`` when most weights are stored so, else ``fp32``."""
+        half, single = self.elements.get(10, 0), self.elements.get(1, 0)
+        return "fp16" if half > single else "fp32"
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -95,11 +103,12 @@ def _walk(found: OnnxFile, data: memoryview, start: int, end: int, kind: str, de
         if inner is None or wire != BYTES:
             continue
         if inner in ("tensor", "initializer"):
-            name, location = _tensor(data, first, last)
+            name, location, dtype, count = _tensor(data, first, last)
             if location is not None:
                 found.locations.add(location)
             if inner == "initializer":
                 found.initializers[name] = location
+                found.elements[dtype] = found.elements.get(dtype, 0) + count
         elif inner == "input":
             found.inputs.append(_value(data, first, last))
         elif inner == "output":
@@ -111,11 +120,19 @@ def _walk(found: OnnxFile, data: memoryview, start: int, end: int, kind: str, de
             _walk(found, data, first, last, inner, depth + 1)
 
 
-def _tensor(data: memoryview, start: int, end: int) -> tuple[str, str | None]:
-    """Name of a TensorProto and the file its data lies in."""
-    name, external, location = "", False, ""
+def _tensor(data: memoryview, start: int, end: int) -> tuple[str, str | None, int, int]:
+    """A TensorProto: name, file its data lies in, ONNX dtype number, elements."""
+    name, external, location, dtype, count = "", False, "", 0, 1
     for number, wire, first, last in _fields(data, start, end):
-        if number == 8 and wire == BYTES:
+        if number == 1 and wire == VARINT:
+            count *= first
+        elif number == 1 and wire == BYTES:
+            while first < last:
+                extent, first = _varint(data, first, last)
+                count *= extent
+        elif number == 2 and wire == VARINT:
+            dtype = first
+        elif number == 8 and wire == BYTES:
             name = _text(data, first, last)
         elif number == 14 and wire == VARINT:
             external = external or first == 1
@@ -123,7 +140,7 @@ def _tensor(data: memoryview, start: int, end: int) -> tuple[str, str | None]:
             pair, _ = _scalars(data, first, last)
             if pair.get(1) == "location":
                 external, location = True, pair.get(2, "")
-    return name, location if external else None
+    return name, location if external else None, dtype, count
 
 
 def _value(data: memoryview, start: int, end: int) -> TensorSpec:

@@ -1,0 +1,316 @@
+"""Open the ONNX folders other tools make as they are, as a package that exists only in memory.
+
+Known: folders of optimum (``optimum-cli export onnx``) and of diffusers'
+``OnnxStableDiffusionPipeline``: ``model_index.json`` and one folder a component with ``model.onnx``
+in it. What the graphs take and give is read from the files, not assumed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sdlite import __version__
+from sdlite.engine import Artifact
+from sdlite.errors import PackageInvalid, PackageMissing, UnknownFamily
+from sdlite.onnxfile import OnnxFile, read_onnx
+from sdlite.package import (
+    MANIFEST,
+    VERSION,
+    Defaults,
+    FileEntry,
+    LatentSpace,
+    Licence,
+    Manifest,
+    NoiseTable,
+    Package,
+    Source,
+    Tokenizer,
+    WeightFile,
+    hash_file,
+)
+from sdlite.ports import bind
+
+INDEX = "model_index.json"
+COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+NEEDED = COMPONENTS[:3]
+ROLES = ("noisy", "timestep", "context")
+"""What a U-Net of this family takes, and nothing else."""
+PREDICTIONS: dict[str, Literal["epsilon", "v_prediction"]] = {
+    "epsilon": "epsilon",
+    "v_prediction": "v_prediction",
+}
+BETAS: dict[str, Literal["scaled_linear", "linear"]] = {
+    "scaled_linear": "scaled_linear",
+    "linear": "linear",
+}
+MAX_JSON_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class ForeignPackage(Package):
+    """A folder of another tool: it has no hashes, and its files may be links into a cache."""
+
+    def path(self, relative: str) -> Path:
+        """Absolute path of a file; only names that ``open_foreign`` found are asked for."""
+        return self.root / relative
+
+    def verify(self, progress: Callable[[int], object] | None = None) -> None:
+        """Check that every file is there; the folder records no hashes to compare with."""
+        for entry in self.files():
+            if not self.path(entry.path).is_file():
+                raise PackageMissing(f"{self.path(entry.path)} is missing")
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a folder is an ONNX pipeline of another tool."""
+    return (
+        not (path / MANIFEST).exists()
+        and (path / INDEX).is_file()
+        and any((path / "unet").glob("*.onnx"))
+    )
+
+
+def open_foreign(path: Path) -> Package:
+    """Open an ONNX pipeline of optimum or diffusers.
+
+    Reads its small files and the tables of its graphs, no weights.
+
+    Raises:
+        PackageMissing: a part is not there.
+        PackageInvalid: a part does not say what it must.
+        UnknownFamily: a pipeline sdlite cannot run; says what it saw.
+    """
+    index = _json(path / INDEX)
+    kind = str(index.get("_class_name", "no class name"))
+    graphs = {name: graph for name in COMPONENTS if (graph := _graph(path, name)) is not None}
+    missing = [name for name in NEEDED if name not in graphs]
+    if missing:
+        raise PackageMissing(f"{path} has no {', '.join(missing)} graph (NAME/model.onnx)")
+    files = {name: _read(graph) for name, graph in graphs.items()}
+    _check_family(path, kind, files["unet"])
+    noise, prediction = _scheduler(path)
+    latent = _latent(path, files["unet"])
+    artifacts = tuple(_artifact(path, name, graphs[name], file) for name, file in files.items())
+    manifest = Manifest(
+        version=VERSION,
+        reader=VERSION,
+        name=path.resolve().name,
+        family="sd1",
+        prediction=prediction,
+        noise=noise,
+        latent=latent,
+        tokenizers=(_tokenizer(path),),
+        defaults=_defaults(path, latent, files["unet"]),
+        licence=Licence(_licence(path)),
+        source=Source("onnx", f"{path.resolve().name} ({kind})", ""),
+        exporter=__version__,
+        artifacts=artifacts,
+        weights=_weights(path, graphs, files),
+    )
+    return ForeignPackage(path, manifest)
+
+
+def _check_family(path: Path, kind: str, unet: OnnxFile) -> None:
+    known = {spec.name for role in ROLES if (spec := bind(unet.inputs, role)) is not None}
+    others = sorted(spec.name for spec in unet.inputs if spec.name not in known)
+    reason = ""
+    if len(known) != len(ROLES):
+        reason = f"its U-Net takes {', '.join(spec.name for spec in unet.inputs)}"
+    elif others:
+        reason = f"its U-Net also takes {', '.join(others)}"
+    elif (path / "text_encoder_2").is_dir():
+        reason = "it has two text encoders"
+    if reason:
+        raise UnknownFamily(
+            f"{path} is a {kind}, which this version of sdlite cannot run ({reason}); "
+            "it runs Stable Diffusion 1.x pipelines"
+        )
+
+
+def _graph(path: Path, component: str) -> Path | None:
+    folder = path / component
+    usual = folder / "model.onnx"
+    if usual.is_file():
+        return usual
+    found = sorted(folder.glob("*.onnx"))
+    if len(found) > 1:
+        raise PackageInvalid(
+            f"{folder} holds {', '.join(item.name for item in found)} and no model.onnx; "
+            "keep the one to use"
+        )
+    return found[0] if found else None
+
+
+def _read(graph: Path) -> OnnxFile:
+    try:
+        return read_onnx(graph)
+    except (ValueError, OSError) as error:
+        raise PackageInvalid(f"{graph} cannot be opened: {error}") from error
+
+
+def _artifact(root: Path, component: str, graph: Path, file: OnnxFile) -> Artifact:
+    external = sorted(file.locations)
+    return Artifact(
+        component=component,
+        format="onnx",
+        variant="plain",
+        precision=file.precision,
+        graph=graph.relative_to(root).as_posix(),
+        graph_size=graph.stat().st_size,
+        graph_sha256="",
+        inputs=tuple(file.inputs),
+        outputs=tuple(file.outputs),
+        weights=f"{component}/{external[0]}" if external else None,
+        opset=file.opsets.get("", 0),
+        domains=tuple(sorted(domain for domain in file.opsets if domain not in ("", "ai.onnx"))),
+    )
+
+
+def _weights(
+    root: Path, graphs: Mapping[str, Path], files: Mapping[str, OnnxFile]
+) -> dict[str, WeightFile]:
+    """Sizes of external weights; which tensor lies where stays in the graph."""
+    found = {}
+    for component, file in files.items():
+        paths = [graphs[component].parent / location for location in sorted(file.locations)]
+        absent = [item for item in paths if not item.is_file()]
+        if absent:
+            raise PackageMissing(f"{absent[0]}, the weights of {graphs[component]}, is missing")
+        if paths:
+            size = sum(item.stat().st_size for item in paths)
+            name = f"{component}/{sorted(file.locations)[0]}"
+            found[component] = WeightFile(FileEntry(name, size, ""), file.precision, {})
+    return found
+
+
+def _scheduler(path: Path) -> tuple[NoiseTable, Literal["epsilon", "v_prediction"]]:
+    where = path / "scheduler" / "scheduler_config.json"
+    config = _json(where)
+    prediction = config.get("prediction_type", "epsilon")
+    betas = config.get("beta_schedule", "linear")
+    if prediction not in PREDICTIONS:
+        raise PackageInvalid(
+            f"{where}: prediction_type {prediction!r} is not {_either(PREDICTIONS)}"
+        )
+    if betas not in BETAS:
+        raise PackageInvalid(f"{where}: beta_schedule {betas!r} is not {_either(BETAS)}")
+    start, end = (
+        _number(where, config, "beta_start", 1e-4),
+        _number(where, config, "beta_end", 0.02),
+    )
+    steps = int(_number(where, config, "num_train_timesteps", 1000))
+    if not 0 < start <= end < 1 or steps < 1:
+        raise PackageInvalid(f"{where}: betas {start} to {end} in {steps} steps make no sense")
+    return NoiseTable(BETAS[betas], start, end, steps), PREDICTIONS[prediction]
+
+
+def _latent(path: Path, unet: OnnxFile) -> LatentSpace:
+    places = [path / name / "config.json" for name in ("vae_decoder", "vae", "vae_encoder")]
+    where = next((place for place in places if place.is_file()), None)
+    config = _json(where) if where is not None else {}
+    label = where or path
+    scale = _number(label, config, "scaling_factor", 0.18215)
+    blocks = config.get("block_out_channels", [0] * 4)
+    if not isinstance(blocks, list) or not blocks or scale <= 0:
+        raise PackageInvalid(f"{label}: block_out_channels or scaling_factor makes no sense")
+    sample = bind(unet.inputs, "noisy")
+    stated = sample.shape[1] if sample is not None and len(sample.shape) == 4 else None
+    channels = int(_number(label, config, "latent_channels", 4))
+    if isinstance(stated, int) and stated != channels:
+        raise UnknownFamily(
+            f"{path}: its U-Net takes {stated} channels, its latents have {channels}; "
+            "inpainting and editing models are not supported"
+        )
+    return LatentSpace(channels, 2 ** (len(blocks) - 1), scale)
+
+
+def _defaults(path: Path, latent: LatentSpace, unet: OnnxFile) -> Defaults:
+    sample = bind(unet.inputs, "noisy")
+    cells = sample.shape[2:] if sample is not None else ()
+    if len(cells) == 2 and isinstance(cells[0], int) and isinstance(cells[1], int):
+        return Defaults(cells[1] * latent.factor, cells[0] * latent.factor)
+    where = path / "unet" / "config.json"
+    size = int(_number(where, _json(where), "sample_size", 64)) if where.is_file() else 64
+    return Defaults(size * latent.factor, size * latent.factor)
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    folder = path / "tokenizer"
+    pair: tuple[Path, ...] = (folder / "vocab.json", folder / "merges.txt")
+    whole = folder / "tokenizer.json"
+    if all(item.is_file() for item in pair):
+        used, vocabulary = pair, _json(pair[0])
+    elif whole.is_file():
+        used, data = (whole,), _json(whole)
+        vocabulary = dict(data.get("model", {}).get("vocab", {}))
+        vocabulary |= {item["content"]: item["id"] for item in data.get("added_tokens", [])}
+    else:
+        raise PackageMissing(f"{folder} has neither vocab.json with merges.txt nor tokenizer.json")
+    settings = _optional(folder / "tokenizer_config.json")
+    special = settings | _optional(folder / "special_tokens_map.json")
+    length = settings.get("model_max_length", 77)
+    if not isinstance(length, int) or not 3 <= length <= 4096:
+        length = 77  # some files carry a huge placeholder
+
+    def token(key: str, usual: str) -> int:
+        value = special.get(key) or usual
+        text = value.get("content") if isinstance(value, dict) else value
+        number = vocabulary.get(str(text))
+        if not isinstance(number, int):
+            raise PackageInvalid(f"{folder}: {key} {text!r} is not in the vocabulary")
+        return number
+
+    entries = tuple(
+        FileEntry(f"tokenizer/{item.name}", item.stat().st_size, hash_file(item)) for item in used
+    )
+    end = token("eos_token", "<|endoftext|>")
+    begin, pad = token("bos_token", "<|startoftext|>"), token("pad_token", "<|endoftext|>")
+    return Tokenizer("tokenizer", "clip", entries, length, begin, end, pad)
+
+
+def _licence(path: Path) -> str:
+    """What the model card's header says."""
+    try:
+        card = (path / "README.md").read_text("utf-8", errors="replace")[:8192]
+    except OSError:
+        return "unknown"
+    found = re.search(
+        r"\A---\s.*?^license:\s*([\w.+-]+)\s*$.*?^---", card, re.DOTALL | re.MULTILINE
+    )
+    return found.group(1) if found else "unknown"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise PackageMissing(f"{path} is missing")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise PackageInvalid(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB")
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise PackageInvalid(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise PackageInvalid(f"{path} is not a JSON object")
+    return data
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return _json(path) if path.is_file() else {}
+
+
+def _number(where: Path, config: Mapping[str, Any], key: str, usual: float) -> float:
+    value = config.get(key)
+    if value is None:
+        return usual
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PackageInvalid(f"{where}: {key} {value!r} is not a number")
+    return float(value)
+
+
+def _either(names: Mapping[str, object]) -> str:
+    return " or ".join(names)
