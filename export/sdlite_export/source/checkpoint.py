@@ -1,0 +1,262 @@
+"""What every source reader gives: a checkpoint described, its tensors read one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from sdlite.errors import SourceCorrupt, SourceError
+from sdlite.package import Defaults, LatentSpace, NoiseTable
+from sdlite.types import Array
+from sdlite_export.configs import ClipTextConfig, UnetConfig, VaeConfig
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor as it lies in its file."""
+
+    shape: tuple[int, ...]
+    """Extents, in the order of the state dict."""
+    dtype: str
+    """``float32``, ``float16``, ``bfloat16``, ``float64``, ``int64`` ..."""
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        count = 1
+        for extent in self.shape:
+            count *= extent
+        return count
+
+
+class Tensors(Protocol):
+    """Named tensors that stay on disk until they are read."""
+
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """Every tensor's shape and dtype, by name."""
+        ...
+
+    def read(self, name: str) -> Array:
+        """Read one tensor: a new array owned by the caller, bfloat16 widened to float32.
+
+        Raises ``SourceCorrupt`` when the file no longer holds it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """A CLIP tokenizer as files, and the numbers around it."""
+
+    files: Mapping[str, bytes]
+    """``vocab.json`` and ``merges.txt``, or ``tokenizer.json``."""
+    length: int
+    """Tokens of one chunk, begin and end included."""
+    bos: int
+    """Id of the begin token."""
+    eos: int
+    """Id of the end token."""
+    pad: int
+    """Id that fills the chunk."""
+
+
+@dataclass(frozen=True)
+class SourceLicence:
+    """What a source says about its use."""
+
+    id: str = "unknown"
+    """SPDX or hub identifier; ``unknown`` when the source states none."""
+    text: str | None = None
+    """The licence text, when the source had one."""
+
+
+@dataclass(frozen=True)
+class SourceHash:
+    """SHA-256 over a source's weight files, computed when called.
+
+    One file: the file's own hash, the one model sites and other programs show. Several: the hash
+    of lines ``<sha256>  <relative path>`` in the order of their paths.
+    """
+
+    root: Path
+    """Folder the paths are relative to."""
+    files: tuple[Path, ...]
+    """The weight files."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that a call reads."""
+        return sum(path.stat().st_size for path in self.files)
+
+    def __call__(self, progress: Callable[[int], object] | None = None) -> str:
+        """Hash; ``progress`` gets the bytes just read and may raise to stop. Hexadecimal."""
+        hashes = {}
+        for path in self.files:
+            digest = hashlib.sha256()
+            try:
+                with path.open("rb") as stream:
+                    while piece := stream.read(1 << 22):
+                        digest.update(piece)
+                        if progress is not None:
+                            progress(len(piece))
+            except OSError as error:
+                raise SourceError(f"cannot read {path}: {error.strerror or error}") from error
+            hashes[path.relative_to(self.root).as_posix()] = digest.hexdigest()
+        if len(hashes) == 1:
+            return next(iter(hashes.values()))
+        lines = "".join(f"{value}  {name}\n" for name, value in sorted(hashes.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that can be exported: numbers, names, and tensors still on disk."""
+
+    name: str
+    """File or folder name without its path and suffix."""
+    kind: Literal["diffusers", "single-file", "ckpt"]
+    """What was opened."""
+    family: str
+    """``sd1``."""
+    prediction: Literal["epsilon", "v_prediction"]
+    """What the U-Net predicts."""
+    text: ClipTextConfig
+    """The text encoder."""
+    unet: UnetConfig
+    """The U-Net."""
+    vae: VaeConfig
+    """The autoencoder."""
+    tensors: Mapping[str, Tensors]
+    """``text_encoder``, ``unet`` and ``vae``, with diffusers' and transformers' names."""
+    tokenizer: TokenizerFiles
+    """The tokenizer."""
+    noise: NoiseTable
+    """The forward process."""
+    latent: LatentSpace
+    """The latents."""
+    defaults: Defaults
+    """What a request that leaves things open gets."""
+    licence: SourceLicence
+    """Terms of use, as the source states them."""
+    sha256: SourceHash
+    """Hash over the source's weight files, when called."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Free text the file carries about itself; not to be trusted."""
+    notes: tuple[str, ...] = ()
+    """Decisions of the reader that a user may want to know."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a component's tensor comes from."""
+
+    source: Tensors
+    """The file that holds it."""
+    name: str
+    """Its name there."""
+    shape: tuple[int, ...]
+    """Shape it is given; the same elements in the same order."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """Tensors gathered from one or several files under the names a component wants.
+
+    ``read`` gives float16 as stored and everything else as float32.
+    """
+
+    places: Mapping[str, Place]
+    """Where each tensor comes from, by its new name."""
+
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """Every tensor's shape here and dtype on disk."""
+        return {
+            name: TensorInfo(place.shape, place.source.infos()[place.name].dtype)
+            for name, place in self.places.items()
+        }
+
+    def read(self, name: str) -> Array:
+        """Read one tensor, float16 or float32; raises ``SourceCorrupt`` when it is not there."""
+        if name not in self.places:
+            raise SourceCorrupt(f"the checkpoint has no tensor {name!r}")
+        place = self.places[name]
+        array = place.source.read(place.name).reshape(place.shape)
+        if array.dtype not in (np.float16, np.float32):
+            array = array.astype(np.float32)
+        return array
+
+
+ITEM_BYTES: dict[str, int] = {
+    "bool": 1,
+    "uint8": 1,
+    "int8": 1,
+    "int16": 2,
+    "uint16": 2,
+    "float16": 2,
+    "bfloat16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "float32": 4,
+    "int64": 8,
+    "uint64": 8,
+    "float64": 8,
+}
+"""Bytes an element of each readable dtype takes."""
+
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+"""Dtypes weights may have."""
+
+
+def storage_dtype(dtype: str) -> np.dtype[np.generic]:
+    """The little-endian numpy dtype that holds ``dtype`` on disk (bfloat16 as 16-bit words)."""
+    stored = "uint16" if dtype == "bfloat16" else dtype
+    return np.dtype(stored).newbyteorder("<")
+
+
+def widen(raw: Array, dtype: str) -> Array:
+    """Turn what lies on disk into native numbers; bfloat16 becomes float32.
+
+    A bfloat16 is the upper half of a float32, so the words are shifted up by 16 bits.
+    """
+    if dtype == "bfloat16":
+        words = raw.astype(np.uint32)
+        words <<= 16
+        return words.view(np.float32)
+    return raw.astype(np.dtype(dtype), copy=False)
+
+
+def read_elements(path: Path, offset: int, count: int, dtype: str, name: str) -> Array:
+    """Read ``count`` elements at byte ``offset`` of a file into a new one-dimensional array.
+
+    The file is read, never mapped, so a file that shrinks meanwhile gives an error, not a crash.
+    Raises ``SourceCorrupt`` when the bytes are not there.
+    """
+    raw: Array = np.empty(count, dtype=storage_dtype(dtype))
+    view = raw.view(np.uint8).data
+    try:
+        with path.open("rb", buffering=0) as stream:
+            stream.seek(offset)
+            done = 0
+            while done < len(view):
+                got = stream.readinto(view[done:])
+                if not got:
+                    raise SourceCorrupt(
+                        f"{path.name}: ends at byte {offset + done}, inside tensor {name}; "
+                        "the file is truncated, get it again"
+                    )
+                done += got
+    except OSError as error:
+        raise SourceCorrupt(f"cannot read {path}: {error.strerror or error}") from error
+    return widen(raw, dtype)
+
+
+def short(names: Iterable[str], limit: int = 4) -> str:
+    """The first few of many names, for a one-line message."""
+    listed = sorted(names)
+    text = ", ".join(name if len(name) <= 80 else name[:77] + "..." for name in listed[:limit])
+    return text + (f" and {len(listed) - limit} more" if len(listed) > limit else "")

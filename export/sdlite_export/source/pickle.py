@@ -1,0 +1,121 @@
+"""Read ``.ckpt``, ``.pt`` and ``.bin`` files without executing anything.
+
+Such a file is a zip archive with a pickle (a program for a small stack machine) and the tensors'
+bytes. A pickle names functions to call; the standard library imports and calls them. Here a machine
+of our own interprets the program over inert values: a name is only ever compared with lists, the
+few functions that build tensors become records (storage, offset, shape, strides), and a name that
+no list has ends the reading with ``SourceHostile``. Nothing is imported, so nothing can run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from sdlite.errors import SourceCorrupt, SourceHostile
+from sdlite.types import Array
+from sdlite_export.source.archive import Archive, open_archive
+from sdlite_export.source.checkpoint import ITEM_BYTES, TensorInfo, read_elements
+from sdlite_export.source.pickle_machine import run
+from sdlite_export.source.pickle_values import TensorRecord
+
+MAX_NESTING = 4
+"""How deep ``state_dict`` may lie below the top of the file."""
+
+
+@dataclass(frozen=True)
+class PickleFile:
+    """A checked pickle checkpoint; tensors are read one at a time from the stored archive."""
+
+    path: Path
+    """The file."""
+    archive: Archive
+    """Where its members lie."""
+    records: Mapping[str, TensorRecord]
+    """Storage, offset, shape and strides by tensor name."""
+
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """Every tensor's shape and dtype, by name."""
+        return {
+            name: TensorInfo(record.shape, record.storage.dtype)
+            for name, record in self.records.items()
+        }
+
+    def read(self, name: str) -> Array:
+        """Read one tensor, contiguous; raises ``SourceCorrupt`` when it is not there."""
+        if name not in self.records:
+            raise SourceCorrupt(f"{self.path.name}: no tensor {name!r}")
+        record = self.records[name]
+        if 0 in record.shape:
+            return np.zeros(record.shape, np.float32)
+        reach = 1 + sum(
+            (extent - 1) * stride
+            for extent, stride in zip(record.shape, record.strides, strict=True)
+        )
+        storage = record.storage
+        start = self.archive.storages[storage.key].offset
+        start += record.offset * ITEM_BYTES[storage.dtype]
+        flat = read_elements(self.path, start, reach, storage.dtype, name)
+        item = flat.itemsize
+        view = as_strided(flat, record.shape, tuple(stride * item for stride in record.strides))
+        return np.ascontiguousarray(view).reshape(record.shape)
+
+
+def open_pickle(path: Path) -> PickleFile:
+    """Interpret a checkpoint's pickle and check every tensor against the archive.
+
+    Raises ``SourceHostile`` for a pickle that names anything but tensors and plain data,
+    ``SourceCorrupt`` for a damaged file, ``SourceError`` for one that cannot be read.
+    """
+    archive = open_archive(path)
+    top = run(archive.program, path.name)
+    records = _state_dict(path, top)
+    for name, record in records.items():
+        _check(path, archive, name, record)
+    return PickleFile(path, archive, records)
+
+
+def _state_dict(path: Path, top: object) -> dict[str, TensorRecord]:
+    """The tensors: the top mapping itself, or what it holds under ``state_dict``."""
+    for _ in range(MAX_NESTING):
+        if not isinstance(top, dict) or "state_dict" not in top:
+            break
+        top = top["state_dict"]
+    if not isinstance(top, dict):
+        raise SourceCorrupt(f"{path.name}: holds a {type(top).__name__}, not named tensors")
+    records = {
+        key: value
+        for key, value in top.items()
+        if isinstance(key, str) and isinstance(value, TensorRecord)
+    }
+    if not records:
+        raise SourceCorrupt(f"{path.name}: holds no tensors by name; it is no model checkpoint")
+    return records
+
+
+def _check(path: Path, archive: Archive, name: str, record: TensorRecord) -> None:
+    storage = record.storage
+    what = f"{path.name}: tensor {name[:80]}"
+    if storage.key not in archive.storages:
+        raise SourceCorrupt(f"{what}: its data (storage {storage.key[:40]!r}) is not in the file")
+    available = archive.storages[storage.key].size // ITEM_BYTES[storage.dtype]
+    if storage.count > available:
+        raise SourceCorrupt(
+            f"{what}: storage of {storage.count} elements, the file has {available}; "
+            "the file is truncated, get it again"
+        )
+    count = reach = 1
+    for extent, stride in zip(record.shape, record.strides, strict=True):
+        count *= extent
+        reach += max(extent - 1, 0) * stride
+    if count and record.offset + reach > storage.count:
+        raise SourceCorrupt(
+            f"{what}: reaches element {record.offset + reach} of a storage of {storage.count}"
+        )
+    # A stride of 0 repeats elements: a small file could ask for terabytes.
+    if count > storage.count:
+        raise SourceHostile(f"{what}: {count} elements from a storage of {storage.count}; refused")
