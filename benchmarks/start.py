@@ -1,0 +1,164 @@
+"""How soon there is something: import, ``--help``, a small picture, and the size of an install.
+
+``python -m benchmarks.start [--package MODEL] [--install]``. Every sample is a fresh process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+from benchmarks.machine import machine
+from benchmarks.record import RESULTS, Measurement, write
+from benchmarks.runs import run
+
+IMPORT_TARGET = 150.0
+PICTURE_TARGET = 2.0
+INSTALL_TARGET = 250e6
+
+IMPORT = """
+import sys, time
+start = time.perf_counter()
+import sdlite
+print(1000 * (time.perf_counter() - start))
+engines = [name for name in ("onnxruntime", "openvino", "torch") if name in sys.modules]
+if engines:
+    sys.exit("import sdlite loaded " + ", ".join(engines))
+"""
+CLI = "import sys; sys.argv[0] = 'sdlite'; from sdlite.cli import main; main()"
+
+
+def child(arguments: list[str]) -> tuple[float, str]:
+    """Seconds and output of one Python process; raises when it fails."""
+    outcome = run([sys.executable, *arguments])
+    if outcome.exit_code != 0:
+        raise RuntimeError(f"ended with {outcome.exit_code}: {outcome.output[-2000:]}")
+    return outcome.seconds, outcome.output
+
+
+def imports(rounds: int) -> list[Measurement]:
+    """``import sdlite``, timed inside the process, and the whole process against a bare one."""
+    inside, whole, bare = [], [], []
+    child(["-c", IMPORT])
+    for _ in range(rounds):
+        inside.append(float(child(["-c", IMPORT])[1]))
+        whole.append(1000 * child(["-c", "import sdlite"])[0])
+        bare.append(1000 * child(["-c", ""])[0])
+    return [
+        Measurement(
+            "import_ms",
+            "import sdlite",
+            "ms",
+            tuple(inside),
+            target=IMPORT_TARGET,
+            note="timed inside a fresh process; no engine may be loaded by it",
+        ),
+        Measurement("import_process_ms", "Process that imports sdlite", "ms", tuple(whole)),
+        Measurement("bare_process_ms", "Process that does nothing", "ms", tuple(bare)),
+    ]
+
+
+def command_line(rounds: int) -> list[Measurement]:
+    """``sdlite --help``."""
+    samples = tuple(1000 * child(["-c", CLI, "--help"])[0] for _ in range(rounds))
+    return [Measurement("help_ms", "sdlite --help, whole process", "ms", samples)]
+
+
+def picture(model: str, rounds: int, steps: int | None) -> list[Measurement]:
+    """A picture with the model's own settings, from the command line and in the library."""
+    code = (
+        "import sys, time, sdlite\n"
+        "with sdlite.load(sys.argv[1]) as pipe:\n"
+        "    steps = int(sys.argv[2]) or None\n"
+        "    for _ in range(2):\n"
+        "        result = pipe.generate('a red circle on a blue background', seed=7, steps=steps)\n"
+        "        print(result.seconds)\n"
+    )
+    whole, first, second = [], [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            words = ["generate", "a red circle on a blue background", "--model", model]
+            words += ["--seed", "7", "-o", str(Path(folder) / "picture.png")]
+            words += [] if steps is None else ["--steps", str(steps)]
+            whole.append(child(["-c", CLI, *words])[0])
+        _, output = child(["-c", code, model, str(steps or 0)])
+        one, two = (float(line) for line in output.split())
+        first.append(one)
+        second.append(two)
+    return [
+        Measurement(
+            "picture_process_seconds",
+            "sdlite generate, whole process",
+            "s",
+            tuple(whole),
+            target=PICTURE_TARGET,
+            note="the model's own size and steps",
+        ),
+        Measurement("picture_first_seconds", "First picture of a process", "s", tuple(first)),
+        Measurement("picture_second_seconds", "Second picture of a process", "s", tuple(second)),
+    ]
+
+
+def install() -> list[Measurement]:
+    """Bytes that ``pip install ".[cpu]"`` adds to a fresh virtual environment."""
+    root = Path(__file__).parents[1]
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "venv"
+        venv.create(target, with_pip=True)
+        before = _bytes(target)
+        python = target / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+        # Byte code is written at first use anyway; counting it is the honest size.
+        command = [str(python), "-m", "pip", "install", "--quiet", f"{root}[cpu]"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"pip install failed: {done.stderr[-2000:]}")
+        added = _bytes(target) - before
+    return [
+        Measurement(
+            "install_bytes",
+            'pip install "sdlite[cpu]" adds, shipped model and byte code included',
+            "bytes",
+            (float(added),),
+            target=INSTALL_TARGET,
+        )
+    ]
+
+
+def _bytes(folder: Path) -> int:
+    return sum(
+        item.stat().st_size
+        for item in folder.rglob("*")
+        if item.is_file() and not item.is_symlink()
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__)
+    parser.add_argument("--model", default="shapes", help="model to draw with")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--install", action="store_true", help="measure a fresh install as well")
+    parser.add_argument("--quick", action="store_true", help="few samples; proves that it runs")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    rounds = 1 if options.quick else options.rounds
+    before = machine()
+    found = imports(rounds) + command_line(rounds)
+    found += picture(options.model, min(rounds, 5), 1 if options.quick else None)
+    if options.install:
+        found += install()
+    write(
+        options.output / "start.json",
+        "start",
+        "Start, small picture, install",
+        found,
+        machine_before=before,
+        quick=options.quick,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""One session in a process of its own, run on command: contenders alternate and share nothing.
+
+The parent starts ``python -m benchmarks.worker SPEC`` (JSON of ``Spec``), reads one JSON line when
+the session is open, and then one for every line it writes. Inputs are random, of the sizes asked.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from benchmarks.watch import Memory, Watch
+from sdlite.chain import open_chain
+from sdlite.engine import LoadOptions, Session, TensorSpec
+from sdlite.package import Package
+from sdlite.registry import get
+from sdlite.types import Array, Device
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a worker opens."""
+
+    path: str
+    """Package folder, or an ONNX file of somebody else, opened as plain ONNX Runtime does."""
+    component: str = "unet"
+    """Component of the package."""
+    variant: str = "fused"
+    """Graph variant."""
+    mode: str = "normal"
+    """Memory mode."""
+    threads: int = 2
+    """Compute threads."""
+    batch: int = 2
+    """Batch of the calls."""
+    cells: int = 64
+    """Latent width and height."""
+    tokens: int = 77
+    """Text tokens."""
+    fixed: bool = False
+    """Tell the engine the sizes when opening."""
+    watch: bool = False
+    """Sample memory during calls (costs a little time)."""
+    engine: dict[str, str] = field(default_factory=dict)
+    """Options of the adapter."""
+
+
+class ForeignSession:
+    """Somebody else's ONNX file, opened with ONNX Runtime's defaults and the same threads."""
+
+    def __init__(self, spec: Spec) -> None:
+        import onnxruntime as ort
+
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = spec.threads
+        settings.log_severity_level = 4
+        self._session: Any = ort.InferenceSession(
+            spec.path, settings, providers=["CPUExecutionProvider"]
+        )
+        dtypes = {
+            "tensor(float)": "float32",
+            "tensor(int64)": "int64",
+            "tensor(float16)": "float16",
+        }
+        self.inputs = tuple(
+            TensorSpec(node.name, dtypes[node.type], tuple(node.shape))
+            for node in self._session.get_inputs()
+        )
+
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        names = [node.name for node in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, inputs), strict=True))
+
+
+def open_session(spec: Spec) -> Session | ForeignSession:
+    """Open what the spec names."""
+    root = Path(spec.path)
+    if root.is_file():
+        return ForeignSession(spec)
+    package = Package.open(root)
+    sizes = {"batch": spec.batch, "height": spec.cells, "width": spec.cells, "tokens": spec.tokens}
+    options = LoadOptions(
+        threads=spec.threads,
+        memory_mode=spec.mode,
+        dimensions=sizes if spec.fixed else {},
+        engine=spec.engine,
+    )
+    artifacts = package.find(spec.component, spec.variant)
+    if not artifacts:
+        sys.exit(f"{root.name} has no {spec.variant} graph of {spec.component}")
+    runtime = get("onnxruntime")
+    return open_chain(runtime, artifacts, root, Device("onnxruntime", "cpu", "CPU"), options)
+
+
+def inputs_for(specs: Sequence[TensorSpec], spec: Spec) -> dict[str, Array]:
+    """Random inputs of realistic size for our graphs and for torch's."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    # Free dimensions by name; torch's fixed graphs state numbers.
+    sizes = {"batch": spec.batch, "height": spec.cells, "width": spec.cells, "tokens": spec.tokens}
+    feeds: dict[str, Array] = {}
+    for tensor in specs:
+        names = enumerate(tensor.shape)
+        shape = tuple(size if isinstance(size, int) else sizes.get(size, 0) for _, size in names)
+        if 0 in shape:
+            shape = _guess(tensor, spec)
+        if tensor.dtype == "int64":
+            feeds[tensor.name] = generator.integers(0, 400, shape)
+        elif tensor.name == "timestep":
+            feeds[tensor.name] = np.full(shape, 500.0, dtype=tensor.dtype)
+        else:
+            feeds[tensor.name] = generator.standard_normal(shape).astype(tensor.dtype)
+    return feeds
+
+
+def _guess(tensor: TensorSpec, spec: Spec) -> tuple[int, ...]:
+    """Sizes by place, for graphs whose free dimensions have other names."""
+    by_rank = {
+        1: (spec.batch,),
+        2: (spec.batch, spec.tokens),
+        3: (spec.batch, spec.tokens, 768),
+        4: (spec.batch, 4, spec.cells, spec.cells),
+    }
+    guess = by_rank[len(tensor.shape)]
+    return tuple(
+        size if isinstance(size, int) else guess[axis] for axis, size in enumerate(tensor.shape)
+    )
+
+
+def _facts(watch: Watch, seconds: float) -> dict[str, Any]:
+    now = watch.read() or Memory(0, 0)
+    return {
+        "seconds": seconds,
+        "private_now": now.private,
+        "mapped_now": now.mapped,
+        "private_peak": watch.private_peak,
+        "mapped_peak": watch.mapped_peak,
+    }
+
+
+def serve(spec: Spec) -> None:
+    """Open, then run once for every line on standard input."""
+    with Watch() as watch:
+        before = watch.read() or Memory(0, 0)
+        start = time.perf_counter()
+        session = open_session(spec)
+        facts = _facts(watch, time.perf_counter() - start)
+        _say({**facts, "private_before": before.private, "inputs": len(session.inputs)})
+        feeds = inputs_for(session.inputs, spec)
+        if not spec.watch:
+            watch.pause()
+        for _ in sys.stdin:
+            watch.reset()
+            start = time.perf_counter()
+            outputs = session.run(feeds)
+            seconds = time.perf_counter() - start
+            finite = all(bool(np.isfinite(value).all()) for value in outputs.values())
+            deviation = max(float(np.std(value)) for value in outputs.values())
+            _say({**_facts(watch, seconds), "finite": finite, "deviation": deviation})
+
+
+def _say(facts: dict[str, Any]) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+class Worker:
+    """The parent's side of one worker process."""
+
+    def __init__(self, spec: Spec) -> None:
+        command = [sys.executable, "-m", "benchmarks.worker", json.dumps(asdict(spec))]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        self.opened = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the worker ended with exit code {self._process.wait()}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def run(self) -> dict[str, Any]:
+        """One call: seconds and memory; raises when the output is not finite."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("run\n")
+        self._process.stdin.flush()
+        facts = self._read()
+        if not facts["finite"]:
+            raise RuntimeError("the output is not finite: this measures nothing")
+        return facts
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+if __name__ == "__main__":
+    serve(Spec(**json.loads(sys.argv[1])))
