@@ -117,12 +117,16 @@ class OnnxOps:
         )
         shape = self._shape_of(x, 0, 4)
         y = self.graph.node("Reshape", [y.name, shape], f"{name}/map", x.shape)
-        axes = self._int64([1, 2])
-        column = (channels, 1, 1)
-        wide = self.graph.node("Unsqueeze", [scale, axes], f"{name}/scale", column)
-        y = self.graph.node("Mul", [y.name, wide.name], f"{name}/scaled", x.shape)
-        wide = self.graph.node("Unsqueeze", [shift, axes], f"{name}/shift", column)
-        return self.graph.node("Add", [y.name, wide.name], f"{name}/norm", x.shape)
+        # Batch normalisation with mean 0 and variance 1 scales and shifts channels in one pass.
+        mean = self._constant(f"zeros_{channels}", np.zeros(channels, np.float32))
+        variance = self._constant(f"ones_{channels}", np.ones(channels, np.float32))
+        return self.graph.node(
+            "BatchNormalization",
+            [y.name, scale, shift, mean, variance],
+            f"{name}/norm",
+            x.shape,
+            epsilon=0.0,
+        )
 
     def layer_norm(self, x: Value, name: str, eps: float) -> Value:
         scale = self._weight(f"{name}.weight", (x.channels,))
