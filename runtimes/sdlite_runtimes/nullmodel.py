@@ -52,7 +52,8 @@ def prompt_mean(context: Float32, shape: tuple[int, ...]) -> Float32:
     parts = parts.reshape(batch, channels, waves, waves)
     y = np.cos(np.pi * np.outer(np.arange(waves), (np.arange(height) + 0.5) / height))
     x = np.cos(np.pi * np.outer(np.arange(waves), (np.arange(width) + 0.5) / width))
-    return np.stack([np.einsum("cij,iy,jx->cyx", part, y, x) for part in parts]).astype(np.float32)
+    means = [0.3 * np.einsum("cij,iy,jx->cyx", part, y, x) for part in parts]
+    return np.stack(means).astype(np.float32)
 
 
 def value_of(

@@ -64,7 +64,7 @@ def write_null_package(
                 "pad": vocabulary[END],
             }
         ],
-        "defaults": {"width": size, "height": size},
+        "defaults": {"width": size, "height": size, "guidance": 2.0},
         "licence": {"id": "CC0-1.0"},
         "source": {"kind": "null", "name": "null", "sha256": hashlib.sha256(b"").hexdigest()},
         "exporter": "0",
