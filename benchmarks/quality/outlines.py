@@ -1,4 +1,4 @@
-"""Analytic silhouettes of the eight shapes, and how well one fits a mask.
+"""Analytic outlines of the eight shapes, and how well one fits a mask.
 
 Every shape is described at radius 1 around its centre (x to the right, y down) by its signed
 distance, negative inside; a polygon stands for all but the circle and the ring. Distances scale
@@ -8,11 +8,15 @@ with the radius, so one table of a shape serves every size.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
+
+from benchmarks.quality.regions import dilate
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -37,18 +41,18 @@ _HEART_POINTS = 160
 
 @dataclass(frozen=True)
 class Fit:
-    """A silhouette laid over a mask; lengths in pixels."""
+    """A shape laid over a mask; lengths in pixels."""
 
     shape: str
-    """One of SILHOUETTES (a ring has the silhouette of a circle)."""
+    """One of SHAPES; of SILHOUETTES when a filled shape was fitted (a ring fills to a circle)."""
     x: float
     """Centre, to the right."""
     y: float
     """Centre, down."""
     radius: float
     """The shape's radius r."""
-    overlap: float
-    """Intersection over union, 0..1, within the pixels that count."""
+    score: float
+    """How well it fits, 0..1: intersection over union, or for strokes the mean of two shares."""
 
 
 def corners(shape: str) -> list[tuple[float, float]]:
@@ -86,8 +90,10 @@ def _table(shape: str) -> Floats:
     """Signed distances of a shape of radius 1 on a square grid of _CELLS + 1 points a side."""
     axis = np.linspace(-_REACH, _REACH, _CELLS + 1)
     x, y = np.meshgrid(axis, axis)
-    if shape == "circle":
-        return np.asarray(np.hypot(x, y) - 1.0, dtype=np.float32)
+    if shape in ("circle", "ring"):
+        away = np.hypot(x, y)
+        hole = RING_HOLE - away if shape == "ring" else -np.inf
+        return np.asarray(np.maximum(away - 1.0, hole), dtype=np.float32)
     points = np.array(corners(shape))
     nearest = np.full(x.shape, np.inf)
     inside = np.zeros(x.shape, dtype=bool)
@@ -112,10 +118,8 @@ def extent(shape: str) -> tuple[float, float, float, float]:
     return (left, top, right, bottom)
 
 
-def silhouette(
-    shape: str, x: float, y: float, radius: float, grown: float, size: tuple[int, int]
-) -> Floats:
-    """Coverage 0..1 of a filled silhouette on a (height, width) grid, grown by `grown` pixels."""
+def signed_distance(shape: str, x: float, y: float, radius: float, size: tuple[int, int]) -> Floats:
+    """Distance in pixels to a shape's boundary, negative inside, on a (height, width) grid."""
     table = _table(shape)
     scale = _CELLS / (2 * _REACH)
     column = ((np.arange(size[1], dtype=np.float32) + 0.5 - x) / radius + _REACH) * scale
@@ -124,81 +128,98 @@ def silhouette(
     row = np.clip(row, 0.0, _CELLS - 0.001)
     left, top = column.astype(np.int32), row.astype(np.int32)
     across, down = column - left, (row - top)[:, None]
-    upper = table[top][:, left] * (1 - across) + table[top][:, left + 1] * across
-    lower = table[top + 1][:, left] * (1 - across) + table[top + 1][:, left + 1] * across
-    sdf = (upper * (1 - down) + lower * down) * radius - grown
-    return np.asarray(np.clip(0.5 - sdf, 0.0, 1.0), dtype=np.float32)
+    upper, lower = table[top], table[top + 1]
+    lines = upper + (lower - upper) * down
+    start, stop = lines[:, left], lines[:, left + 1]
+    return np.asarray((start + (stop - start) * across) * radius, dtype=np.float32)
 
 
-def _overlap(
-    mask: Floats, counts: Floats, shape: str, at: tuple[float, float, float], grown: float
-) -> float:
-    """Intersection over union of a mask and a silhouette at (x, y, radius), over `counts`."""
-    height, width = mask.shape
-    drawn = silhouette(shape, at[0], at[1], at[2], grown, (height, width))
-    both = float((np.minimum(mask, drawn) * counts).sum())
-    either = float((np.maximum(mask, drawn) * counts).sum())
-    return both / max(either, 1.0)
+def fit_filled(mask: Mask, counts: Mask) -> list[Fit]:
+    """Fit every silhouette to a filled mask, the best first.
+
+    `counts` holds the pixels that are compared: others may be hidden behind a second object. The
+    score is the intersection over union.
+    """
+    weights = counts.astype(np.float32)
+    pixels = mask.astype(np.float32)
+
+    def score(window: tuple[slice, slice], sdf: Floats) -> float:
+        drawn = np.clip(0.5 - sdf, 0.0, 1.0)
+        part, weight = pixels[window], weights[window]
+        both = float((np.minimum(part, drawn) * weight).sum())
+        return both / max(float((np.maximum(part, drawn) * weight).sum()), 1.0)
+
+    return _fits(mask, SILHOUETTES, 0.0, score)
 
 
-def best_fits(mask: Mask, counts: Mask, grown: float) -> list[Fit]:
-    """Fit every silhouette to a mask, the best first.
+def fit_stroke(mask: Mask, hidden: Mask, half: float) -> list[Fit]:
+    """Fit the outline of every shape to a stroke about 2 `half` pixels wide, the best first.
 
-    `mask` is the filled silhouette of one object, `counts` the pixels that are compared (others
-    may be hidden behind a second object), `grown` how far in pixels the mask reaches beyond the
-    shape's boundary. Each shape starts from the mask's bounding box; the two best are refined in
-    place and radius.
+    The score is the harmonic mean of two shares, each forgiving an error of a pixel or two: of
+    the mask that lies on the outline, and of the outline that is drawn in the mask or may be
+    hidden by what lies over it.
+    """
+    drawn = (dilate(mask, 1) | hidden).astype(np.float32)
+    visible = (mask & ~hidden).astype(np.float32)
+    total = max(float(visible.sum()), 1.0)
+
+    def score(window: tuple[slice, slice], sdf: Floats) -> float:
+        away = np.abs(sdf) - half
+        on_outline = float((np.clip(1.5 - away / 2, 0.0, 1.0) * visible[window]).sum()) / total
+        outline = np.clip(0.5 - away, 0.0, 1.0)
+        seen = float((outline * drawn[window]).sum()) / max(float(outline.sum()), 1.0)
+        return 2 * on_outline * seen / max(on_outline + seen, 1e-6)
+
+    return _fits(mask, SHAPES, half, score)
+
+
+def _fits(
+    mask: Mask,
+    shapes: tuple[str, ...],
+    grown: float,
+    score: Callable[[tuple[slice, slice], Floats], float],
+) -> list[Fit]:
+    """Lay shapes over the bounding box of a mask, refine the three best, sort by score.
+
+    `grown` is how far in pixels the mask reaches beyond the shape's boundary.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     left, right = int(columns[0]), int(columns[-1]) + 1
-    margin = 6
+    margin = 8
     y0, x0 = max(0, top - margin), max(0, left - margin)
-    window = np.s_[y0 : bottom + margin, x0 : right + margin]
-    pixels, weights = mask[window].astype(np.float32), counts[window].astype(np.float32)
+    y1, x1 = min(mask.shape[0], bottom + margin), min(mask.shape[1], right + margin)
+    window, size = (slice(y0, y1), slice(x0, x1)), (y1 - y0, x1 - x0)
 
-    starts: list[tuple[float, str, tuple[float, float, float]]] = []
-    for shape in SILHOUETTES:
+    def value(shape: str, at: Sequence[float]) -> float:
+        return score(window, signed_distance(shape, at[0] - x0, at[1] - y0, at[2], size))
+
+    starts: list[tuple[float, str, list[float]]] = []
+    for shape in shapes:
         box = extent(shape)
-        radius = max(
-            2.0,
-            (right - left + bottom - top - 4 * grown) / (box[2] - box[0] + box[3] - box[1]),
-        )
-        at = (
-            (left + right) / 2 - x0 - radius * (box[0] + box[2]) / 2,
-            (top + bottom) / 2 - y0 - radius * (box[1] + box[3]) / 2,
+        lengths = (right - left - 2 * grown, bottom - top - 2 * grown)
+        radius = max(2.0, sum(lengths) / (box[2] - box[0] + box[3] - box[1]))
+        at = [
+            (left + right) / 2 - radius * (box[0] + box[2]) / 2,
+            (top + bottom) / 2 - radius * (box[1] + box[3]) / 2,
             radius,
-        )
-        starts.append((_overlap(pixels, weights, shape, at, grown), shape, at))
+        ]
+        starts.append((value(shape, at), shape, at))
     starts.sort(reverse=True)
+
     fits = []
-    for rank, (overlap, shape, at) in enumerate(starts):
-        if rank < 2:
-            overlap, at = _refined(pixels, weights, shape, at, overlap, grown)
-        fits.append(Fit(shape, at[0] + x0, at[1] + y0, at[2], overlap))
-    return sorted(fits, key=lambda fit: -fit.overlap)
-
-
-def _refined(
-    mask: Floats,
-    counts: Floats,
-    shape: str,
-    at: tuple[float, float, float],
-    overlap: float,
-    grown: float,
-) -> tuple[float, tuple[float, float, float]]:
-    """Coordinate search over x, y and radius with halving steps; returns the best found."""
-    for step in (2.0, 1.0, 0.5):
-        for _ in range(2):
-            before = overlap
-            for axis in range(3):
-                for sign in (-1.0, 1.0):
-                    moved = list(at)
-                    moved[axis] += sign * step
-                    tried = (moved[0], moved[1], max(2.0, moved[2]))
-                    value = _overlap(mask, counts, shape, tried, grown)
-                    if value > overlap:
-                        overlap, at = value, tried
-            if overlap == before:
-                break
-    return overlap, at
+    for rank, (reached, shape, at) in enumerate(starts):
+        hopeful = rank < 3 and reached > starts[0][0] - 0.25
+        for step in (2.0, 1.0, 0.5) if hopeful else ():
+            for _ in range(3):
+                before = reached
+                for axis, sign in product(range(3), (-step, step)):
+                    moved = at.copy()
+                    moved[axis] = max(moved[axis] + sign, 2.0)
+                    tried = value(shape, moved)
+                    if tried > reached:
+                        reached, at = tried, moved
+                if reached == before:
+                    break
+        fits.append(Fit(shape, at[0], at[1], at[2], reached))
+    return sorted(fits, key=lambda fit: -fit.score)

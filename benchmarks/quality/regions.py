@@ -27,10 +27,14 @@ def components(mask: Mask, *, diagonal: bool = True) -> tuple[Labels, int]:
         return index
 
     above: list[tuple[int, int, int]] = []
+    padded = np.pad(mask, ((0, 0), (1, 1)))
+    rows, edges = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    bounds = np.searchsorted(rows, np.arange(mask.shape[0] + 1)).tolist()
+    columns = edges.tolist()
     for row in range(mask.shape[0]):
-        edges = np.flatnonzero(np.diff(mask[row].astype(np.int8), prepend=0, append=0))
+        turns = columns[bounds[row] : bounds[row + 1]]
         current: list[tuple[int, int, int]] = []
-        for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        for start, stop in zip(turns[::2], turns[1::2], strict=True):
             index = len(parent)
             parent.append(index)
             for other_start, other_stop, other in above:
@@ -87,13 +91,16 @@ def territories(labels: Labels, reach: int) -> Labels:
 
 def local_maximum(values: Floats, radius: int) -> Floats:
     """Largest value in the square window of half side `radius` around each pixel."""
-    result = values
+    window = 2 * radius + 1
+    result = np.pad(values, radius, mode="edge")
     for axis in (0, 1):
-        widths = [(0, 0), (0, 0)]
-        widths[axis] = (radius, radius)
-        padded = np.pad(result, widths, mode="edge")
-        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * radius + 1, axis=axis)
-        result = windows.max(axis=-1)
+        # Windows of 1, 2, 4 ... pixels, then the last two overlap to the width wanted.
+        rows, width = np.swapaxes(result, 0, axis), 1
+        while width < window:
+            step = min(width, window - width)
+            rows = np.maximum(rows[:-step], rows[step:])
+            width += step
+        result = np.swapaxes(rows, 0, axis)
     return result
 
 

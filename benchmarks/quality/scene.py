@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from benchmarks.quality.outlines import RING_HOLE, Fit, best_fits
+from benchmarks.quality.outlines import RING_HOLE, Fit, fit_filled, fit_stroke
 from benchmarks.quality.palette import NAMES, PALETTE, PALETTE_LAB, distance, nearest_name, to_lab
 from benchmarks.quality.regions import (
     components,
@@ -46,13 +46,14 @@ _PURE_REACH = 6
 _MIN_OBJECT = 150
 _MIN_FRAGMENT = 8
 _REACH = 9
+_CUT = 8
 _STROKE_HALF = 1.8
 _STROKE_LIMIT = 5.4
 _SIZE_EDGES = (0.095, 0.161, 0.245, 0.36)
-OVERLAP_LIMIT = 0.80
-OVERLAP_MARGIN = 0.015
-FLAT_EDGE = 2.3
-SOFT_EDGES = (2.9, 8.0)
+FIT_LIMIT = 0.80
+FIT_MARGIN = 0.015
+FLAT_EDGE = 2.0
+SOFT_EDGES = (3.3, 8.0)
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class SceneObject:
     """The fitted shape's r."""
     edge: float
     """Width of the edges in pixels of a 128-pixel picture: about 0.6 sharp, 4.5 soft style."""
-    overlap: float
-    """Intersection over union of silhouette and fitted shape, 0..1."""
+    score: float
+    """How well the fitted shape lies on the object, 0..1."""
     stain: float
     """Area of foreign colours on the object over its own area."""
 
@@ -205,7 +206,7 @@ def _split(layers: list[_Layer], unlike: Mask) -> tuple[list[Mask], list[int], l
     fragments: list[Mask] = []
     for area, mask, owner in found:
         home = next(
-            (n for n, other in enumerate(masks) if owners[n] == owner and _within(mask, other)),
+            (n for n, other in enumerate(masks) if owners[n] == owner and _belongs(mask, other)),
             None,
         )
         if home is not None:
@@ -218,8 +219,14 @@ def _split(layers: list[_Layer], unlike: Mask) -> tuple[list[Mask], list[int], l
     return masks, owners, fragments
 
 
-def _within(mask: Mask, other: Mask) -> bool:
-    """Whether the bounding box of a mask lies inside another's (the inner circle of a ring)."""
+def _belongs(mask: Mask, other: Mask) -> bool:
+    """Whether two regions of one colour are parts of one object.
+
+    The second circle of an outlined ring lies inside the first; pieces that something drawn over
+    them has cut apart lie close together.
+    """
+    if bool((dilate(mask, _CUT) & other).any()):
+        return True
     for axis in (0, 1):
         inner, outer = np.flatnonzero(mask.any(axis=axis)), np.flatnonzero(other.any(axis=axis))
         if inner[0] < outer[0] or inner[-1] > outer[-1]:
@@ -263,17 +270,17 @@ def _read_object(layer: _Layer, mask: Mask, land: Mask, others: Mask, stain: flo
     # Noise on full and on empty coverage would count as edge: the outer tenths are cut off.
     inner = np.clip((coverage - 0.1) / 0.8, 0.0, 1.0)
     edge = 4 * float((inner * (1 - inner))[clear].sum()) / length
-    stroke = 2 * float(coverage[clear].sum()) / length
+    # From the mask, not the coverage: a little blur must not make a stroke look wide.
+    filled = mask.astype(np.float32)
+    stroke = 2 * float(mask[clear].sum()) / max(perimeter(filled, clear), 1.0)
 
+    outlined = stroke < _STROKE_LIMIT
     inside = holes(mask)
-    if stroke < _STROKE_LIMIT and inside.sum() < 0.12 * (mask | inside).sum():
-        closed = erode(dilate(mask, 3), 3) | mask
-        inside = holes(closed) | (closed & ~mask)
-    solid = mask | inside
-    hollow = float(inside.sum()) / float(solid.sum())
-    outlined = stroke < _STROKE_LIMIT and hollow > 0.12
-
-    fits = best_fits(solid, ~dilate(others, 1), _STROKE_HALF if outlined else 0.0)
+    if outlined:
+        fits = fit_stroke(mask, dilate(others, 1), _STROKE_HALF)
+    else:
+        fits = fit_filled(mask | inside, ~dilate(others, 1))
+    hollow = float(inside.sum()) / float((mask | inside).sum())
     radius = fits[0].radius / SIDE
     size = None
     for name, low, high in zip(
@@ -283,31 +290,24 @@ def _read_object(layer: _Layer, mask: Mask, land: Mask, others: Mask, stain: flo
             size = name
     return SceneObject(
         colour=nearest_name(layer.rgb, COLOUR_LIMIT),
-        shape=_shape(fits, inside, hollow, outlined),
+        shape=_shape(fits, hollow, outlined),
         size=size,
         style=_style(edge, outlined),
         x=fits[0].x / SIDE,
         y=fits[0].y / SIDE,
         radius=radius,
         edge=edge,
-        overlap=fits[0].overlap,
+        score=fits[0].score,
         stain=stain,
     )
 
 
-def _shape(fits: list[Fit], inside: Mask, hollow: float, outlined: bool) -> str | None:
-    """Name the shape from its best silhouettes and what its inside looks like."""
+def _shape(fits: list[Fit], hollow: float, outlined: bool) -> str | None:
+    """Name the shape from the best fits and, for filled ones, from the share that is a hole."""
     best, second = fits[0], fits[1]
-    if best.overlap < OVERLAP_LIMIT or best.overlap - second.overlap < OVERLAP_MARGIN:
+    if best.score < FIT_LIMIT or best.score - second.score < FIT_MARGIN:
         return None
-    if outlined:
-        labels, count = components(inside, diagonal=False)
-        sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-        large = int((sizes > 0.05 * np.pi * best.radius**2).sum())
-        if large == 1:
-            return best.shape
-        return "ring" if large == 2 and best.shape == "circle" else None
-    if hollow < 0.04:
+    if outlined or hollow < 0.04:
         return best.shape
     if best.shape == "circle" and 0.6 < np.sqrt(hollow) / RING_HOLE < 1.35:
         return "ring"
