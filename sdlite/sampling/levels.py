@@ -31,7 +31,7 @@ class NoiseLevels:
 
         ``scaled_linear`` betas run linearly in their square roots. Products are taken in float64
         and ``alpha_bar`` is rounded to float32, as in the checkpoints A1111 loads; a float32
-        product (diffusers) differs by some 1e-6 of sigma.
+        product (diffusers) differs by up to 1e-5 of sigma.
         """
         steps = table.train_steps
         if table.kind == "scaled_linear":

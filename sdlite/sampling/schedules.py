@@ -77,12 +77,12 @@ def ddim(levels: NoiseLevels, n: int) -> Float32:
     which are those A1111 evaluates. More: n timesteps spread evenly from 1, which is A1111's rule
     without its rounding of s.
     """
-    last = levels.train_steps - 1
-    stride = levels.train_steps // n
-    timesteps = np.arange(0, levels.train_steps, stride) + 1
-    if len(timesteps) > n + 1:
-        timesteps = np.arange(n) * levels.train_steps // n + 1
-    return _finish(levels.sigmas[np.minimum(timesteps, last)][::-1][:n])
+    total = levels.train_steps
+    stride = total // n
+    timesteps = np.arange(0, total, stride) + 1
+    if stride == 1 or len(timesteps) > n + 1:
+        timesteps = np.arange(n) * total // n + (1 if n < total else 0)
+    return _finish(levels.sigmas[np.minimum(timesteps, total - 1)][::-1][:n])
 
 
 def lcm_timesteps(levels: NoiseLevels) -> Array:
