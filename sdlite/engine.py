@@ -67,6 +67,8 @@ class Artifact:
     """Operator domains beyond ONNX's own, e.g. ``com.microsoft``."""
     activation_bytes: int = 0
     """Estimate of private bytes at peak for one item of the reference size, for the planner."""
+    widened_bytes: int = 0
+    """Private bytes of weights that are stored narrow and widened anew in every call."""
 
 
 @dataclass(frozen=True)
