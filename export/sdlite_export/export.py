@@ -3,40 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdlite import __version__
 from sdlite.engine import Artifact
+from sdlite.errors import UnknownName
 from sdlite.package import (
     MANIFEST,
     VERSION,
     FileEntry,
     Licence,
     Manifest,
+    Parity,
     Source,
-    TensorEntry,
     Tokenizer,
     WeightFile,
     dump_manifest,
 )
-from sdlite_export.architectures.clip_text import text_encoder
-from sdlite_export.architectures.unet import unet
-from sdlite_export.architectures.vae import vae_decoder, vae_encoder
-from sdlite_export.emit.estimate import activation_bytes
-from sdlite_export.emit.graph import Graph, Node, WeightNeed
-from sdlite_export.emit.onnx import OnnxOps
-from sdlite_export.emit.proto import model_proto, specs
-from sdlite_export.emit.targets import TARGETS
-from sdlite_export.ops import Ops
-from sdlite_export.source.checkpoint import Checkpoint
-from sdlite_export.weights import check_weights, plan_weights, write_weights
+from sdlite_export.destination import check_replaceable, package_folder
+from sdlite_export.emit.components import (
+    WEIGHTS,
+    Plan,
+    check_checkpoint,
+    components,
+    plan_component,
+    reference_sizes,
+    write_graphs,
+)
+from sdlite_export.source import Checkpoint, open_source
+from sdlite_export.verify import verify_package
+from sdlite_export.weights import write_weights
 
 PRECISIONS = ("fp16", "fp32")
 FORMATS = ("onnx",)
-WEIGHTS = "weights.bin"
 GRAPH_ALLOWANCE = 16 << 20
 """Bytes kept free for graphs, tokenizer and manifest when disk space is checked."""
 
@@ -45,136 +49,88 @@ Progress = Callable[[str, int, int], object]
 
 
 @dataclass(frozen=True)
-class Component:
-    """One part of a model as it is exported."""
+class ExportReport:
+    """What an export made and what it cost."""
 
+    path: Path
+    """The package."""
     name: str
-    """Folder and manifest name."""
-    tensors: str
-    """Which of the checkpoint's tensor sets it draws from."""
-    build: Callable[[Ops, str], None]
-    """Builds the graph of a variant."""
-    variants: tuple[str, ...]
-    """Graph variants to write."""
+    """Model name."""
+    precision: str
+    """Precision of the stored weights."""
+    size: int
+    """Bytes of all files."""
+    sizes: dict[str, int]
+    """Bytes of each component's weight file."""
+    seconds: float
+    """Wall-clock time."""
+    peak_bytes: int | None
+    """Largest resident memory of this process so far; None where the system does not say."""
+    parity: tuple[Parity, ...]
+    """Differences between graph variants, measured when an engine was there and it was quick."""
+    notes: tuple[str, ...]
+    """Decisions of the reader that a user may want to know."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A component with its graphs built and its weights placed."""
+def export_package(
+    source: Path,
+    dest: Path,
+    *,
+    precision: str = "fp16",
+    format: str = "onnx",
+    force: bool = False,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Export a checkpoint to a package folder that appears complete or not at all.
 
-    component: Component
-    """The part."""
-    graphs: Mapping[str, Graph]
-    """Built graphs by variant."""
-    needs: Mapping[str, WeightNeed]
-    """Weights in the order of the file."""
-    entries: Mapping[str, TensorEntry]
-    """Where each weight lies."""
+    Args:
+        source: a diffusers folder or a single ``.safetensors``, ``.ckpt``, ``.pt``, ``.bin`` file.
+        dest: folder to make; an existing package is replaced only with ``force``.
+        precision: precision of the stored weights, ``fp16`` or ``fp32``; vectors stay float32.
+        format: ``onnx``.
+        force: whether to replace a package.
+        name: model name; that of the source by default.
+        progress: told label, bytes done, bytes in all; may raise to stop.
 
-    @property
-    def size(self) -> int:
-        """Bytes of the weight file."""
-        return max(entry.offset + entry.size for entry in self.entries.values())
-
-
-def components(checkpoint: Checkpoint) -> tuple[Component, ...]:
-    """The parts of a latent-diffusion model and the graphs each gets."""
-    return (
-        Component(
-            "text_encoder",
-            "text_encoder",
-            lambda ops, variant: text_encoder(ops, checkpoint.text, variant == "embeddings"),
-            ("plain", "embeddings"),
-        ),
-        Component(
-            "unet",
-            "unet",
-            lambda ops, _: unet(ops, checkpoint.unet),
-            ("plain", "fused", "segment"),
-        ),
-        Component(
-            "vae_decoder",
-            "vae",
-            lambda ops, _: vae_decoder(ops, checkpoint.vae),
-            ("plain", "fused", "segment"),
-        ),
-        Component(
-            "vae_encoder",
-            "vae",
-            lambda ops, _: vae_encoder(ops, checkpoint.vae),
-            ("plain", "fused"),
-        ),
+    Raises ``UnknownName`` for a precision or format, ``SourceError`` for a checkpoint that cannot
+    be read or does not fit its description, ``OutputError`` when ``dest`` cannot be written.
+    """
+    started = time.monotonic()
+    if precision not in PRECISIONS:
+        raise UnknownName("precision", precision, PRECISIONS)
+    if format not in FORMATS:
+        raise UnknownName("format", format, FORMATS)
+    source, dest = Path(source), Path(dest)
+    check_replaceable(dest, force)
+    checkpoint = open_source(source)
+    plans = plan_package(checkpoint, precision)
+    needed = sum(plan.size for plan in plans) + GRAPH_ALLOWANCE
+    with package_folder(dest, needed, force=force) as folder:
+        manifest = write_package(checkpoint, folder, precision, name, progress, plans)
+        parity = verify_package(folder, manifest)
+        if parity:
+            manifest = replace(manifest, parity=parity)
+            write_manifest(folder, manifest)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return ExportReport(
+        path=dest,
+        name=manifest.name,
+        precision=precision,
+        size=size,
+        sizes={part: weights.file.size for part, weights in manifest.weights.items()},
+        seconds=time.monotonic() - started,
+        peak_bytes=_peak_bytes(),
+        parity=parity,
+        notes=checkpoint.notes,
     )
 
 
-def plan_component(component: Component, precision: str) -> Plan:
-    """Build every graph of a component and place its weights."""
-    graphs = {}
-    needs: dict[str, WeightNeed] = {}
-    built: dict[object, Graph] = {}
-    for variant in component.variants:
-        # A chain is the same graph as the whole it is cut from.
-        key = (TARGETS[variant], variant == "embeddings")
-        if key not in built:
-            ops = OnnxOps(TARGETS[variant], precision)
-            component.build(ops, variant)
-            built[key] = ops.finish()
-            for name, need in built[key].weights.items():
-                needs.setdefault(name, need)
-        graphs[variant] = built[key]
-    return Plan(component, graphs, needs, plan_weights(needs, precision))
-
-
-def check_checkpoint(checkpoint: Checkpoint, plans: Sequence[Plan]) -> None:
-    """Compare every tensor set with what its components ask for; raises ``SourceError``."""
-    for key, tensors in checkpoint.tensors.items():
-        needs: dict[str, WeightNeed] = {}
-        for plan in plans:
-            if plan.component.tensors == key:
-                needs.update(plan.needs)
-        check_weights(needs, tensors.infos(), f"{checkpoint.name}, {key}")
-
-
-def write_graphs(
-    plan: Plan, folder: Path, precision: str, sizes: Mapping[str, int]
-) -> list[Artifact]:
-    """Write the graph files of a component into ``folder/<component>`` and describe them.
-
-    ``sizes`` gives reference values of free dimensions, for the memory estimate.
-    """
-    name = plan.component.name
-    artifacts = []
-    for variant, graph in plan.graphs.items():
-        target = TARGETS[variant]
-        chain = variant == "segment"
-        parts: Sequence[Sequence[Node]] = graph.segments() if chain else [graph.nodes]
-        for index, nodes in enumerate(parts):
-            stem = f"segment-{index:02d}" if chain else variant
-            relative = f"{name}/{stem}.onnx"
-            model, takes, gives = model_proto(
-                graph, nodes, target, plan.entries, WEIGHTS, f"{name} {stem}"
-            )
-            data = model.SerializeToString(deterministic=True)
-            (folder / relative).write_bytes(data)
-            artifacts.append(
-                Artifact(
-                    component=name,
-                    format="onnx",
-                    variant=variant,
-                    precision=precision,
-                    graph=relative,
-                    graph_size=len(data),
-                    graph_sha256=hashlib.sha256(data).hexdigest(),
-                    inputs=specs(takes),
-                    outputs=specs(gives),
-                    weights=f"{name}/{WEIGHTS}",
-                    index=index,
-                    opset=target.opset,
-                    domains=tuple(sorted({node.domain for node in nodes} - {""})),
-                    activation_bytes=activation_bytes(graph, nodes, sizes),
-                )
-            )
-    return artifacts
+def plan_package(checkpoint: Checkpoint, precision: str) -> tuple[Plan, ...]:
+    """Build all graphs, place all weights, and check them against the checkpoint's tensors."""
+    plans = tuple(plan_component(part, precision) for part in components(checkpoint))
+    check_checkpoint(checkpoint, plans)
+    return plans
 
 
 def write_package(
@@ -183,14 +139,15 @@ def write_package(
     precision: str = "fp16",
     name: str | None = None,
     progress: Progress | None = None,
+    plans: Sequence[Plan] | None = None,
 ) -> Manifest:
     """Write a package into an empty folder; whoever calls makes that atomic.
 
     Raises ``SourceError`` for a checkpoint that does not fit its description and ``OutputError``
     when the folder cannot be written.
     """
-    plans = [plan_component(component, precision) for component in components(checkpoint)]
-    check_checkpoint(checkpoint, plans)
+    if plans is None:
+        plans = plan_package(checkpoint, precision)
     total = sum(plan.size for plan in plans)
     done = 0
     defaults, latent = checkpoint.defaults, checkpoint.latent
@@ -246,21 +203,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(dump_manifest(manifest), encoding="utf-8", newline="\n")
 
 
-def reference_sizes(width: int, height: int, factor: int, checkpoint: Checkpoint) -> dict[str, int]:
-    """Values of every free dimension for one picture of the given size."""
-    sizes = {"batch": 1, "tokens": checkpoint.tokenizer.length}
-    for axis, pixels in (("height", height), ("width", width)):
-        cells = -(-pixels // factor)
-        sizes[axis] = cells
-        sizes[f"image_{axis}"] = cells * factor
-        scale = 2
-        while scale <= max(factor, 1 << len(checkpoint.unet.block_channels)):
-            sizes[f"{axis}_{scale}"] = -(-cells // scale)
-            sizes[f"image_{axis}_{scale}"] = cells * factor // scale
-            scale *= 2
-    return sizes
-
-
 def _store(folder: Path, relative: str, data: bytes) -> FileEntry:
     path = folder / relative
     path.parent.mkdir(exist_ok=True)
@@ -283,3 +225,13 @@ def _licence(checkpoint: Checkpoint, folder: Path) -> Licence:
     if licence.text is None:
         return Licence(licence.id)
     return Licence(licence.id, _store(folder, "LICENSE.txt", licence.text.encode()))
+
+
+def _peak_bytes() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    # Linux counts KiB here, macOS bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

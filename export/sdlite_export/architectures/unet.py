@@ -14,7 +14,8 @@ def unet(ops: Ops, config: UnetConfig) -> None:
 
     Inputs: ``sample`` (batch, in_channels, height, width), ``timestep`` (batch,),
     ``encoder_hidden_states`` (batch, tokens, cross_dim). Output: ``out_sample`` (batch,
-    out_channels, height, width). A cut is allowed after every ResNet and every transformer.
+    out_channels, height, width). Cuts are allowed after and in the middle of every ResNet and
+    transformer.
     """
     _Unet(ops, config).build()
 
@@ -85,6 +86,7 @@ class _Unet:
         ops, config = self.ops, self.config
         y = ops.group_norm(x, f"{name}.norm1", config.norm_groups, config.norm_eps, silu=True)
         y = ops.conv(y, f"{name}.conv1", channels)
+        ops.cut()
         y = ops.add_to_map(y, ops.linear(self.emb, f"{name}.time_emb_proj", channels))
         y = ops.group_norm(y, f"{name}.norm2", config.norm_groups, config.norm_eps, silu=True)
         y = ops.conv(y, f"{name}.conv2", channels)
@@ -123,6 +125,7 @@ class _Unet:
             v = ops.linear(memory, f"{name}.{part}.to_v", channels, bias=False)
             y = ops.attention(q, k, v, heads)
             x = ops.add(x, ops.linear(y, f"{name}.{part}.to_out.0", channels))
+        ops.cut()
         y = ops.layer_norm(x, f"{name}.norm3", LAYER_NORM_EPS)
         y = ops.gated_gelu(y, f"{name}.ff.net.0.proj", 4 * channels)
         return ops.add(x, ops.linear(y, f"{name}.ff.net.2", channels))

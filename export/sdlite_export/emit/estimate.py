@@ -8,52 +8,88 @@ from math import prod
 from sdlite_export.emit.graph import Graph, Node
 from sdlite_export.ops import Value
 
+PIECES = 8
+"""Pieces a model is cut into at least, where it has as many places for it."""
 ITEM_BYTES = {"float32": 4, "int64": 8}
 VIEWS = frozenset({"Reshape", "Unsqueeze"})
-IN_PLACE = frozenset({"Add", "Mul", "Sigmoid"})
-"""Operations an engine lets write over a first input nobody needs any more."""
+IN_PLACE = frozenset({"Add", "Mul", "Sigmoid", "QuickGelu"})
+"""Operations an engine lets write over a first input that nobody needs any more."""
+
+
+def widened_bytes(graph: Graph, nodes: Sequence[Node], sizes: Mapping[str, int]) -> int:
+    """Bytes of the weights that ``nodes`` widen; engines do that before anything else."""
+    return sum(value_bytes(graph.values[name], sizes) for name in _widened(graph, nodes))
 
 
 def activation_bytes(graph: Graph, nodes: Sequence[Node], sizes: Mapping[str, int]) -> int:
-    """Estimate of bytes alive at once while ``nodes`` run in order.
+    """Estimate of bytes of values alive at once while ``nodes`` run in order.
 
-    ``sizes`` gives every free dimension a value. Weights widened in the graph count from the
-    start, because engines widen them before anything else; weights on disk count nothing. Inputs
-    and outputs of the run count, scratch memory inside operations does not.
+    ``sizes`` gives every free dimension a value. Everything earlier nodes of the graph made for
+    later ones counts, whether or not ``nodes`` use it; weights and scratch memory inside operations
+    do not.
     """
-    takes, gives = graph.boundary(nodes)
-    buffer: dict[str, str] = {value.name: value.name for value in takes}
+    gives = graph.boundary(nodes)[1]
+    waiting = graph.live_before(nodes)
+    buffer: dict[str, str] = {value.name: value.name for value in waiting}
+    widened = _widened(graph, nodes)
     for node in nodes:
         shared = node.op in VIEWS and node.inputs[0] in buffer
         buffer[node.outputs[0]] = buffer[node.inputs[0]] if shared else node.outputs[0]
-    last: dict[str, int] = {buffer[value.name]: len(nodes) for value in gives}
+    last = {buffer[value.name]: len(nodes) for value in gives}
+    # Whoever calls holds the inputs until the call is over.
+    last |= {value.name: len(nodes) for value in waiting}
     for index, node in enumerate(nodes):
         for name in (*node.inputs, *node.outputs):
             if name in buffer:
                 last[buffer[name]] = max(last.get(buffer[name], 0), index)
-    widened = {
-        node.outputs[0] for node in nodes if node.op == "Cast" and node.inputs[0] in graph.weights
-    }
-    alive = {value.name: _bytes(value, sizes) for value in takes}
-    alive |= {name: _bytes(graph.values[name], sizes) for name in widened}
+    alive = {value.name: value_bytes(value, sizes) for value in waiting}
     peak = sum(alive.values())
     for index, node in enumerate(nodes):
         output = node.outputs[0]
-        if buffer[output] == output:
-            size = _bytes(graph.values[output], sizes)
+        if buffer[output] == output and output not in widened:
+            size = value_bytes(graph.values[output], sizes)
             first = buffer.get(node.inputs[0], "")
             if node.op in IN_PLACE and last.get(first) == index and alive.get(first) == size:
                 del alive[first]
             alive[output] = size
             peak = max(peak, sum(alive.values()))
-        for name in [name for name in alive if last.get(name, -1) <= index]:
-            if name not in widened or last.get(name, -1) == index:
-                del alive[name]
+        for name in [name for name in alive if last[name] <= index]:
+            del alive[name]
     return peak
 
 
-def _bytes(value: Value, sizes: Mapping[str, int]) -> int:
+def merge_segments(graph: Graph, sizes: Mapping[str, int], limit: int) -> list[list[Node]]:
+    """Join neighbouring segments as long as what a joined one takes stays below ``limit`` bytes.
+
+    What it takes is its activations and its weights as float32. A small model is cut into about
+    ``PIECES`` all the same, so that its chain behaves like a large one's.
+    """
+
+    def cost(nodes: Sequence[Node]) -> int:
+        names = {name for node in nodes for name in node.inputs if name in graph.weights}
+        weights = sum(prod(graph.weights[name].shape) * 4 for name in names)
+        return activation_bytes(graph, nodes, sizes) + weights
+
+    limit = min(limit, cost(graph.nodes) // PIECES)
+    merged: list[list[Node]] = []
+    for run in graph.segments():
+        joined = [*merged[-1], *run] if merged else run
+        if merged and cost(joined) <= limit:
+            merged[-1] = joined
+        else:
+            merged.append(run)
+    return merged
+
+
+def value_bytes(value: Value, sizes: Mapping[str, int]) -> int:
+    """Bytes of one value."""
     return prod(_extent(dim, sizes) for dim in value.shape) * ITEM_BYTES[value.dtype]
+
+
+def _widened(graph: Graph, nodes: Sequence[Node]) -> set[str]:
+    return {
+        node.outputs[0] for node in nodes if node.op == "Cast" and node.inputs[0] in graph.weights
+    }
 
 
 def _extent(dim: int | str, sizes: Mapping[str, int]) -> int:

@@ -118,3 +118,21 @@ class Graph:
         takes = [value for name, value in (inputs | self.values).items() if name in taken]
         gives = [self.values[name] for node in nodes for name in node.outputs if name in wanted]
         return takes, gives
+
+    def live_before(self, nodes: Sequence[Node]) -> list[Value]:
+        """What exists before a run of nodes and is still needed, by the run or after it.
+
+        The run is one of ``segments`` or several neighbours joined.
+        """
+        first, last = nodes[0].segment, nodes[-1].segment
+        made = {name for node in self.nodes if node.segment < first for name in node.outputs}
+        made |= {value.name for value in self.inputs}
+        inside = {id(node) for node in nodes}
+        needed = {
+            name
+            for node in self.nodes
+            if node.segment > last or id(node) in inside
+            for name in node.inputs
+        }
+        values = {value.name: value for value in self.inputs} | self.values
+        return [value for name, value in values.items() if name in made and name in needed]

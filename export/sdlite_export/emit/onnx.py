@@ -103,7 +103,8 @@ class OnnxOps:
     ) -> Value:
         """Group normalisation by ONNX Runtime's fast kernels: its own is expanded at load."""
         rows = self._int64([0, groups, -1])
-        batch, channels, height, width = x.shape
+        batch, _, height, width = x.shape
+        channels = x.channels
         row = f"{x.channels // groups}*{height}*{width}"
         y = self.graph.node("Reshape", [x.name, rows], f"{name}/groups", (batch, groups, row))
         ones = self._constant(f"ones_{groups}", np.ones(groups, np.float32))
@@ -117,6 +118,12 @@ class OnnxOps:
         )
         shape = self._shape_of(x, 0, 4)
         y = self.graph.node("Reshape", [y.name, shape], f"{name}/map", x.shape)
+        if self.target.norm_scale == "Mul":
+            axes, column = self._int64([1, 2]), (channels, 1, 1)
+            wide = self.graph.node("Unsqueeze", [scale, axes], f"{name}/scale", column)
+            y = self.graph.node("Mul", [y.name, wide.name], f"{name}/scaled", x.shape)
+            wide = self.graph.node("Unsqueeze", [shift, axes], f"{name}/shift", column)
+            return self.graph.node("Add", [y.name, wide.name], f"{name}/norm", x.shape)
         # Batch normalisation with mean 0 and variance 1 scales and shifts channels in one pass.
         mean = self._constant(f"zeros_{channels}", np.zeros(channels, np.float32))
         variance = self._constant(f"ones_{channels}", np.ones(channels, np.float32))

@@ -1,0 +1,178 @@
+"""The parts of a model: which graphs each gets, where its weights lie, its graph files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdlite.engine import Artifact
+from sdlite.package import TensorEntry
+from sdlite_export.architectures.clip_text import text_encoder
+from sdlite_export.architectures.unet import unet
+from sdlite_export.architectures.vae import vae_decoder, vae_encoder
+from sdlite_export.emit.estimate import activation_bytes, merge_segments, widened_bytes
+from sdlite_export.emit.graph import Graph, Node, WeightNeed
+from sdlite_export.emit.onnx import OnnxOps
+from sdlite_export.emit.proto import model_proto, specs
+from sdlite_export.emit.targets import target_of
+from sdlite_export.ops import Ops
+from sdlite_export.source.checkpoint import Checkpoint
+from sdlite_export.weights import check_weights, plan_weights
+
+WEIGHTS = "weights.bin"
+SEGMENT_BYTES = 144 << 20
+"""Segments are joined up to this much memory: the largest weight of SD1 takes 113 MiB of it."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One part of a model as it is exported."""
+
+    name: str
+    """Folder and manifest name."""
+    tensors: str
+    """Which of the checkpoint's tensor sets it draws from."""
+    build: Callable[[Ops, str], None]
+    """Builds the graph of a variant."""
+    variants: tuple[str, ...]
+    """Graph variants to write."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A component with its graphs built and its weights placed."""
+
+    component: Component
+    """The part."""
+    graphs: Mapping[str, Graph]
+    """Built graphs by variant."""
+    needs: Mapping[str, WeightNeed]
+    """Weights in the order of the file."""
+    entries: Mapping[str, TensorEntry]
+    """Where each weight lies."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weight file."""
+        return max(entry.offset + entry.size for entry in self.entries.values())
+
+
+def components(checkpoint: Checkpoint) -> tuple[Component, ...]:
+    """The parts of a latent-diffusion model and the graphs each gets."""
+    return (
+        Component(
+            "text_encoder",
+            "text_encoder",
+            lambda ops, variant: text_encoder(ops, checkpoint.text, variant == "embeddings"),
+            ("plain", "embeddings"),
+        ),
+        Component(
+            "unet",
+            "unet",
+            lambda ops, _: unet(ops, checkpoint.unet),
+            ("plain", "fused", "segment"),
+        ),
+        Component(
+            "vae_decoder",
+            "vae",
+            lambda ops, _: vae_decoder(ops, checkpoint.vae),
+            ("plain", "fused", "segment"),
+        ),
+        Component(
+            "vae_encoder",
+            "vae",
+            lambda ops, _: vae_encoder(ops, checkpoint.vae),
+            ("plain", "fused"),
+        ),
+    )
+
+
+def plan_component(component: Component, precision: str) -> Plan:
+    """Build every graph of a component and place its weights."""
+    graphs = {}
+    needs: dict[str, WeightNeed] = {}
+    built: dict[object, Graph] = {}
+    for variant in component.variants:
+        # A chain is often the same graph as the whole it is cut from.
+        target = target_of(component.name, variant)
+        key = (target, variant == "embeddings")
+        if key not in built:
+            ops = OnnxOps(target, precision)
+            component.build(ops, variant)
+            built[key] = ops.finish()
+            for name, need in built[key].weights.items():
+                needs.setdefault(name, need)
+        graphs[variant] = built[key]
+    return Plan(component, graphs, needs, plan_weights(needs, precision))
+
+
+def check_checkpoint(checkpoint: Checkpoint, plans: Sequence[Plan]) -> None:
+    """Compare every tensor set with what its components ask for; raises ``SourceError``."""
+    for key, tensors in checkpoint.tensors.items():
+        needs: dict[str, WeightNeed] = {}
+        for plan in plans:
+            if plan.component.tensors == key:
+                needs.update(plan.needs)
+        check_weights(needs, tensors.infos(), f"{checkpoint.name}, {key}")
+
+
+def write_graphs(
+    plan: Plan, folder: Path, precision: str, sizes: Mapping[str, int]
+) -> list[Artifact]:
+    """Write the graph files of a component into ``folder/<component>`` and describe them.
+
+    ``sizes`` gives reference values of free dimensions, for memory estimates and cuts.
+    """
+    name = plan.component.name
+    artifacts = []
+    for variant, graph in plan.graphs.items():
+        target = target_of(name, variant)
+        chain = variant == "segment"
+        parts: Sequence[Sequence[Node]] = [graph.nodes]
+        if chain:
+            parts = merge_segments(graph, sizes, SEGMENT_BYTES)
+        for index, nodes in enumerate(parts):
+            stem = f"segment-{index:02d}" if chain else variant
+            relative = f"{name}/{stem}.onnx"
+            model, takes, gives = model_proto(
+                graph, nodes, target, plan.entries, WEIGHTS, f"{name} {stem}"
+            )
+            data = model.SerializeToString(deterministic=True)
+            (folder / relative).write_bytes(data)
+            artifacts.append(
+                Artifact(
+                    component=name,
+                    format="onnx",
+                    variant=variant,
+                    precision=precision,
+                    graph=relative,
+                    graph_size=len(data),
+                    graph_sha256=hashlib.sha256(data).hexdigest(),
+                    inputs=specs(takes),
+                    outputs=specs(gives),
+                    weights=f"{name}/{WEIGHTS}",
+                    index=index,
+                    opset=target.opset,
+                    domains=tuple(sorted({node.domain for node in nodes} - {""})),
+                    activation_bytes=activation_bytes(graph, nodes, sizes),
+                    widened_bytes=widened_bytes(graph, nodes, sizes),
+                )
+            )
+    return artifacts
+
+
+def reference_sizes(width: int, height: int, factor: int, checkpoint: Checkpoint) -> dict[str, int]:
+    """Values of every free dimension for one picture of the given size."""
+    sizes = {"batch": 1, "tokens": checkpoint.tokenizer.length}
+    for axis, pixels in (("height", height), ("width", width)):
+        cells = -(-pixels // factor)
+        sizes[axis] = cells
+        sizes[f"image_{axis}"] = cells * factor
+        scale = 2
+        while scale <= max(factor, 1 << len(checkpoint.unet.block_channels)):
+            sizes[f"{axis}_{scale}"] = -(-cells // scale)
+            sizes[f"image_{axis}_{scale}"] = cells * factor // scale
+            scale *= 2
+    return sizes
