@@ -1,0 +1,194 @@
+"""What a run shows while it works: a bar with step, seconds per step and time left; a preview."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdlite.cli.terminal import detect, draw
+from sdlite.output import Destination, encode, write_whole
+
+if TYPE_CHECKING:
+    from sdlite.preview import LinearMap
+    from sdlite.types import Step
+
+BAR = "{desc}{percentage:3.0f}%|{bar:24}| step {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+BYTE_BAR = "{desc}{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+REDRAW_SECONDS = 0.15
+
+
+def wanted(asked: bool | None) -> bool:
+    """Whether to show progress: as asked, else only where somebody watches."""
+    return sys.stderr.isatty() if asked is None else asked
+
+
+class StepBar:
+    """One bar over all steps of all pictures of a job.
+
+    Args:
+        pictures: how many pictures the job has.
+        shown: whether there is a bar at all.
+    """
+
+    def __init__(self, pictures: int, shown: bool) -> None:
+        self._pictures = pictures
+        self._picture = 0
+        self._bar: Any = None
+        self._seconds: list[float] = []
+        self._last = time.perf_counter()
+        if shown:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=0, bar_format=BAR, file=sys.stderr, leave=False, mininterval=0)
+
+    def __enter__(self) -> StepBar:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def begin(self, picture: int) -> None:
+        """Picture number ``picture`` (from 0) starts."""
+        self._picture = picture
+        self._last = time.perf_counter()
+        if self._bar is not None and self._pictures > 1:
+            self._bar.set_description_str(f"picture {picture + 1}/{self._pictures} ", refresh=False)
+
+    def step(self, step: Step) -> None:
+        """A step is done."""
+        now = time.perf_counter()
+        self._seconds.append(now - self._last)
+        self._last = now
+        if self._bar is None:
+            return
+        # The first step of a picture also opened the model: it says nothing about the others.
+        typical = sorted(self._seconds)[len(self._seconds) // 2]
+        self._bar.total = self._pictures * step.total
+        self._bar.n = self._picture * step.total + step.index + 1
+        self._bar.set_postfix_str(f"{typical:.{2 if typical >= 0.1 else 4}f} s/step", refresh=False)
+        self._bar.refresh()
+
+    def hide(self) -> None:
+        """Take the bar off the screen until the next step, so that a line can be printed."""
+        if self._bar is not None:
+            self._bar.clear()
+
+    def write(self, text: str) -> None:
+        """Put text above the bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        click.echo(text, nl=False, err=True)
+        if self._bar is not None:
+            self._bar.refresh()
+
+
+class ByteBar:
+    """A bar over bytes, for exports, downloads and checks.
+
+    Called with the bytes just done, or through ``update`` with done and total.
+    """
+
+    def __init__(self, total: int | None, shown: bool, label: str = "") -> None:
+        self._bar: Any = None
+        if shown:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total,
+                desc=label,
+                unit="B",
+                unit_scale=True,
+                bar_format=BYTE_BAR,
+                file=sys.stderr,
+                leave=False,
+            )
+
+    def __enter__(self) -> ByteBar:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, count: int) -> None:
+        """So many bytes more are done."""
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def set(self, label: str, done: int, total: int) -> None:
+        """What is being done, and how much of it is."""
+        if self._bar is not None:
+            self._bar.set_description_str(f"{label} " if label else "", refresh=False)
+            self._bar.total = total
+            self._bar.n = done
+            self._bar.refresh()
+
+
+class Preview:
+    """Shows the growing picture in the terminal, or keeps a file of it.
+
+    Args:
+        linear: the model's linear map from latents to colours; None when it has none.
+        factor: pixels per latent cell.
+        bar: what else is on the screen.
+    """
+
+    def __init__(self, linear: LinearMap | None, factor: int, bar: StepBar) -> None:
+        self._linear = linear
+        self._factor = factor
+        self._bar = bar
+        self._protocol = detect(sys.stderr, os.environ)
+        self._path: Path | None = None
+        self._drawn = False
+        self._when = 0.0
+
+    def begin(self, target: Destination, picture: int) -> None:
+        """Picture number ``picture`` (from 0) starts."""
+        self._drawn = False
+        self._when = 0.0
+        if self._protocol is None:
+            self._path = target.preview_path(picture)
+
+    def step(self, step: Step) -> None:
+        """Show what the model expects after this step."""
+        now = time.perf_counter()
+        if now - self._when < REDRAW_SECONDS and step.index + 1 < step.total:
+            return
+        self._when = now
+        from PIL import Image
+
+        from sdlite.preview import to_picture
+
+        small = Image.fromarray(to_picture(step.x0[0], self._linear))
+        if self._protocol is not None:
+            self._bar.write(draw(small, self._protocol, again=self._drawn))
+        elif self._path is not None:
+            large = small.resize((small.width * self._factor, small.height * self._factor))
+            # The name was free when the picture began; from the second step on the file is ours.
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self._path, encode(large, "png"), overwrite=self._drawn)
+        self._drawn = True
+
+    def end(self) -> None:
+        """Say where the file is, if it is one."""
+        if self._path is not None and self._drawn:
+            with contextlib.suppress(OSError):
+                self._bar.write(f"sdlite: preview in {self._path}\n")

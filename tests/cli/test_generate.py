@@ -1,0 +1,186 @@
+"""``sdlite generate``: what it writes and what it prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sdlite import metadata
+from tests.cli.conftest import Run
+
+
+def names(folder: Path | str = ".") -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def test_a_picture(run: Run) -> None:
+    done = run("generate", "a red circle", "-o", "circle.png", "--seed", "7")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "circle.png\n"
+    assert "1 picture in" in done.stderr
+    assert "seed 7" in done.stderr
+    with Image.open("circle.png") as image:
+        assert image.size == (64, 64)
+        assert image.mode == "RGB"
+
+
+def test_without_options_it_numbers_pictures_here(run: Run) -> None:
+    assert run("generate", "a").exit_code == 0
+    assert run("generate", "b").exit_code == 0
+    assert names() == ["sdlite-0001.png", "sdlite-0002.png"]
+
+
+def test_parameters_in_the_picture(run: Run) -> None:
+    arguments = ("--negative", "blurry", "--steps", "3", "--sampler", "k_euler_ancestral")
+    run("generate", "a cat, sitting", "-o", "a.png", "--seed", "5", "--size", "64x32", *arguments)
+    text = metadata.read(Path("a.png"))
+    assert text is not None
+    found = metadata.parse(text)
+    assert found.prompt == "a cat, sitting"
+    assert found.negative_prompt == "blurry"
+    assert found.fields["Steps"] == "3"
+    assert found.fields["Sampler"] == "Euler a"
+    assert found.fields["Seed"] == "5"
+    assert (found.fields["Size-1"], found.fields["Size-2"]) == ("64", "32")
+    assert found.fields["Model"] == "tiny"
+    assert found.fields["RNG"] == "CPU"
+    with Image.open("a.png") as image:
+        assert image.size == (64, 32)
+
+
+def test_no_metadata(run: Run) -> None:
+    run("generate", "a", "-o", "a.png", "--no-metadata")
+    assert metadata.read(Path("a.png")) is None
+
+
+def test_same_seed_same_picture(run: Run) -> None:
+    for name in ("a.png", "b.png"):
+        run("generate", "a", "-o", name, "--seed", "7", "--no-metadata")
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    run("generate", "a", "-o", "c.png", "--seed", "8", "--no-metadata")
+    assert Path("a.png").read_bytes() != Path("c.png").read_bytes()
+
+
+def test_several_pictures_count_seeds_up(run: Run) -> None:
+    done = run("generate", "one", "two", "-n", "2", "--seed", "10", "-o", "x.jpg", "--json")
+    found = json.loads(done.stdout)
+    assert names() == ["x-1.jpg", "x-2.jpg", "x-3.jpg", "x-4.jpg"]
+    assert [(item["prompt"], item["seed"]) for item in found["images"]] == [
+        ("one", 10),
+        ("one", 11),
+        ("two", 10),
+        ("two", 11),
+    ]
+
+
+def test_random_seeds_count_up_too(run: Run) -> None:
+    images = json.loads(run("generate", "one", "two", "-n", "2", "--json").stdout)["images"]
+    seeds = [item["seed"] for item in images]
+    assert seeds[1] == seeds[0] + 1
+    assert seeds[3] == seeds[2] + 1
+    assert seeds[0] != seeds[2]
+
+
+def test_the_highest_seed_wraps(run: Run) -> None:
+    images = json.loads(run("generate", "a", "-n", "2", "--seed", str(2**64 - 1), "--json").stdout)[
+        "images"
+    ]
+    assert [item["seed"] for item in images] == [2**64 - 1, 0]
+
+
+def test_json(run: Run) -> None:
+    done = run("generate", "größer", "-o", "a.webp", "--seed", "3", "--steps", "4", "--json")
+    found = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert found["error"] is None
+    assert found["cancelled"] is False
+    assert found["peak_bytes"] is None or found["peak_bytes"] > 0
+    assert found["plan"]["memory_mode"] in ("normal", "mapped")
+    assert [item["component"] for item in found["plan"]["placements"]] == [
+        "text_encoder",
+        "unet",
+        "vae_decoder",
+    ]
+    (image,) = found["images"]
+    assert image["path"] == str(Path("a.webp").absolute())
+    assert (image["prompt"], image["seed"], image["steps"]) == ("größer", 3, 4)
+    assert [phase["name"] for phase in image["phases"]] == ["text", "denoise", "decode"]
+
+
+def test_json_tells_of_failures_too(run: Run) -> None:
+    done = run("generate", "a", "--json", "--size", "63x64")
+    assert done.exit_code == 2
+    assert "multiple of 8" in json.loads(done.stdout)["error"]
+    assert done.stderr.startswith("sdlite: error: ")
+
+
+def test_prompts_from_a_file_and_standard_input(run: Run) -> None:
+    Path("prompts.txt").write_bytes("\ufeffone\r\n\n  two  \nтри".encode())
+    done = run("generate", "zero", "-", "--prompts-file", "prompts.txt", "--json", input="in\n")
+    prompts = [item["prompt"] for item in json.loads(done.stdout)["images"]]
+    assert prompts == ["zero", "in", "one", "two", "три"]
+
+
+def test_folders_are_made(run: Run) -> None:
+    done = run("generate", "a", "-o", "new/folder/", "-f", "webp", "-q")
+    assert done.stdout == f"{Path('new/folder/sdlite-0001.webp')}\n"
+    assert done.stderr == ""
+
+
+def test_settings_count_in_order(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def steps(*arguments: str) -> int:
+        return json.loads(run("generate", "a", "--json", *arguments).stdout)["images"][0]["steps"]
+
+    assert steps() == 20
+    assert run("config", "steps", "5").exit_code == 0
+    assert steps() == 5
+    monkeypatch.setenv("SDLITE_STEPS", "4")
+    assert steps() == 4
+    assert steps("--steps", "3") == 3
+
+
+def test_progress_only_when_asked(run: Run) -> None:
+    assert "step" not in run("generate", "a", "--steps", "3").stderr
+    shown = run("generate", "a", "b", "--steps", "3", "--progress").stderr
+    assert "picture 2/2" in shown
+    assert "step 6/6" in shown
+    assert "s/step" in shown
+
+
+def test_preview_is_saved_where_no_terminal_shows_it(run: Run) -> None:
+    done = run("generate", "a", "-o", "a.jpg", "--preview", "--steps", "3")
+    assert done.exit_code == 0, done.output
+    assert names() == ["a.jpg", "a.preview.png"]
+    assert "a.preview.png" in done.stderr
+    with Image.open("a.preview.png") as image:
+        assert image.size == (64, 64)
+    run("generate", "b", "-o", "a.jpg", "--preview", "--steps", "3", "--overwrite")
+    assert names() == ["a.jpg", "a.preview.png"]
+
+
+def test_verbose_logs_to_standard_error(run: Run) -> None:
+    done = run("generate", "a", "-v")
+    assert done.exit_code == 0
+    assert done.stdout == "sdlite-0001.png\n"
+
+
+def test_words_without_quotes_are_noticed(run: Run) -> None:
+    done = run("generate", "a", "red", "circle", "--steps", "1")
+    assert "note: 3 prompts of one word each" in done.stderr
+    assert len(names()) == 3
+
+
+def test_notes_are_told_once(run: Run) -> None:
+    done = run("generate", "word " * 200, "-n", "2", "--steps", "1", "-o", "a.png")
+    assert done.exit_code == 0
+    assert done.stderr.count("note:") == 1
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_star_in_a_prompt_is_no_pattern(run: Run) -> None:
+    Path("abc.txt").touch()
+    run("generate", "a*", "-o", "a.png", "--steps", "1")
+    assert metadata.parse(str(metadata.read(Path("a.png")))).prompt == "a*"
