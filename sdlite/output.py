@@ -7,7 +7,6 @@ import errno
 import io
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,7 +155,7 @@ def write_whole(path: Path, data: bytes, overwrite: bool = False) -> None:
 
 
 def _write(path: Path, data: bytes, overwrite: bool) -> None:
-    temporary = path.parent / f".{path.name[:80]}.{secrets.token_hex(6)}.tmp"
+    temporary = path.parent / f".{path.name[:80]}.{os.urandom(6).hex()}.tmp"
     with _named_errors(path):
         try:
             with temporary.open("xb") as stream:
