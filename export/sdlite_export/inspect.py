@@ -1,0 +1,228 @@
+"""Say what a checkpoint or a package is: family, components, precision, sizes, hashes, licence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdlite.errors import SourceError, UnknownFamily
+from sdlite.package import MANIFEST, Package, Parity
+from sdlite_export.licence import metadata_licence
+from sdlite_export.source import Checkpoint, SourceHash, Tensors, open_source
+from sdlite_export.source.checkpoint import ITEM_BYTES, TensorInfo
+from sdlite_export.source.ldm import open_tensors
+
+SHORT = {"float16": "fp16", "float32": "fp32", "bfloat16": "bf16", "float64": "fp64"}
+"""Names people use for precisions."""
+
+
+@dataclass(frozen=True)
+class ComponentReport:
+    """One component: its weights, and the graphs over them."""
+
+    name: str
+    """``text_encoder``, ``unet``, ``vae`` ...; ``tensors`` when no component is known."""
+    tensors: int
+    """Number of tensors; 0 when the weights are inside the graphs."""
+    parameters: int
+    """Number of weights."""
+    precision: str
+    """``fp16``, ``fp32``, ``bf16``, or several joined by ``+``, the commonest first."""
+    size: int
+    """Bytes of the weights."""
+    sha256: str | None = None
+    """Hash of the weight file, in a package."""
+    graphs: tuple[str, ...] = ()
+    """Graphs of a package as ``variant (format, precision, bytes)``."""
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """One file of a package."""
+
+    path: str
+    """Relative to the package."""
+    size: int
+    """Bytes."""
+    sha256: str
+    """Hash the manifest states."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a path turned out to be; plain values only, so ``dataclasses.asdict`` is JSON."""
+
+    path: str
+    """What was looked at."""
+    kind: str
+    """``package``, ``diffusers``, ``single-file`` or ``ckpt``."""
+    name: str
+    """Model name."""
+    family: str | None
+    """``sd1``; None when it is no family sdlite knows."""
+    size: int
+    """Bytes of all files that count."""
+    components: tuple[ComponentReport, ...]
+    """In the order they run."""
+    licence: str
+    """Identifier; ``unknown`` when the source states none."""
+    prediction: str | None = None
+    """``epsilon`` or ``v_prediction``."""
+    image_size: tuple[int, int] | None = None
+    """Width and height the model is made for, pixels."""
+    sha256: str | None = None
+    """Hash of the source's weights: a package states it, a checkpoint's is computed on ``verify``."""
+    source: str | None = None
+    """Kind and name of what a package was made from."""
+    exporter: str | None = None
+    """Version of sdlite that wrote a package."""
+    parity: tuple[Parity, ...] = ()
+    """Differences measured when a package was made."""
+    files: tuple[FileReport, ...] = ()
+    """Files of a package."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What a single file says about itself; not to be trusted."""
+    notes: tuple[str, ...] = ()
+    """Decisions of the reader."""
+    problem: str | None = None
+    """Why a readable file cannot be exported."""
+    verified: bool | None = None
+    """Whether every hash was checked and right; None when nobody asked or none is stated."""
+
+
+def inspect_path(
+    path: Path, *, verify: bool = False, progress: Callable[[int], object] | None = None
+) -> Inspection:
+    """Look at a checkpoint file, a diffusers folder or a package.
+
+    ``verify`` checks every hash of a package, and computes the hash of a checkpoint (which states
+    none); ``progress`` gets the bytes just read. Raises ``PackageError`` for a package that breaks
+    its specification, ``SourceError`` for a file that cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / MANIFEST).is_file():
+        return _package(path, verify, progress)
+    try:
+        checkpoint = open_source(path)
+    except UnknownFamily as error:
+        if path.is_dir():
+            raise
+        return _unknown(path, str(error), verify, progress)
+    return _checkpoint(path, checkpoint, verify, progress)
+
+
+def _package(path: Path, verify: bool, progress: Callable[[int], object] | None) -> Inspection:
+    package = Package.open(path)
+    if verify:
+        package.verify(progress)
+    manifest = package.manifest
+    names = dict.fromkeys([artifact.component for artifact in manifest.artifacts])
+    components = []
+    for name in names:
+        weights = manifest.weights.get(name)
+        graphs: dict[tuple[str, str, str], list[int]] = {}
+        for artifact in manifest.artifacts:
+            if artifact.component == name:
+                key = (artifact.variant, artifact.format, artifact.precision)
+                graphs.setdefault(key, []).append(artifact.graph_size)
+        lines = tuple(
+            f"{variant}{f' x{len(sizes)}' if len(sizes) > 1 else ''} "
+            f"({format}, {precision}, {sum(sizes)} bytes)"
+            for (variant, format, precision), sizes in graphs.items()
+        )
+        if weights is None:
+            precision = " + ".join(dict.fromkeys(key[2] for key in graphs))
+            components.append(ComponentReport(name, 0, 0, precision, 0, None, lines))
+            continue
+        infos = {
+            key: TensorInfo(tensor.shape, tensor.dtype) for key, tensor in weights.tensors.items()
+        }
+        components.append(
+            ComponentReport(
+                name,
+                len(infos),
+                _parameters(infos),
+                weights.precision,
+                weights.file.size,
+                weights.file.sha256,
+                lines,
+            )
+        )
+    return Inspection(
+        path=str(path),
+        kind="package",
+        name=manifest.name,
+        family=manifest.family,
+        size=package.size(),
+        components=tuple(components),
+        licence=manifest.licence.id,
+        prediction=manifest.prediction,
+        image_size=(manifest.defaults.width, manifest.defaults.height),
+        sha256=manifest.source.sha256,
+        source=f"{manifest.source.kind}: {manifest.source.name}",
+        exporter=manifest.exporter,
+        parity=manifest.parity,
+        files=tuple(FileReport(item.path, item.size, item.sha256) for item in package.files()),
+        verified=True if verify else None,
+    )
+
+
+def _checkpoint(
+    path: Path,
+    checkpoint: Checkpoint,
+    verify: bool,
+    progress: Callable[[int], object] | None,
+) -> Inspection:
+    return Inspection(
+        path=str(path),
+        kind=checkpoint.kind,
+        name=checkpoint.name,
+        family=checkpoint.family,
+        size=checkpoint.sha256.size,
+        components=tuple(_component(name, item) for name, item in checkpoint.tensors.items()),
+        licence=checkpoint.licence.id,
+        prediction=checkpoint.prediction,
+        image_size=(checkpoint.defaults.width, checkpoint.defaults.height),
+        sha256=checkpoint.sha256(progress) if verify else None,
+        metadata=checkpoint.metadata,
+        notes=checkpoint.notes,
+    )
+
+
+def _unknown(
+    path: Path, problem: str, verify: bool, progress: Callable[[int], object] | None
+) -> Inspection:
+    """A readable file of a family that is not supported: what can be said all the same."""
+    tensors, metadata, kind = open_tensors(path)
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror or error}") from error
+    return Inspection(
+        path=str(path),
+        kind=kind,
+        name=path.stem,
+        family=None,
+        size=size,
+        components=(_component("tensors", tensors),),
+        licence=metadata_licence(metadata).id,
+        sha256=SourceHash(path.parent, (path,))(progress) if verify else None,
+        metadata=metadata,
+        problem=problem,
+    )
+
+
+def _component(name: str, tensors: Tensors) -> ComponentReport:
+    infos = tensors.infos()
+    counts: dict[str, int] = {}
+    for info in infos.values():
+        counts[info.dtype] = counts.get(info.dtype, 0) + info.count
+    common = sorted(counts, key=lambda dtype: (-counts[dtype], dtype))
+    size = sum(info.count * ITEM_BYTES[info.dtype] for info in infos.values())
+    precision = " + ".join(SHORT.get(dtype, dtype) for dtype in common)
+    return ComponentReport(name, len(infos), _parameters(infos), precision, size)
+
+
+def _parameters(infos: Mapping[str, TensorInfo]) -> int:
+    return sum(info.count for info in infos.values())
