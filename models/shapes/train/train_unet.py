@@ -1,0 +1,206 @@
+"""Stage 3: the U-Net, on latents of fresh scenes.
+
+A pool of encoded scenes is renewed while it is used: every step encodes some new scenes over the
+oldest ones, so no scene is seen often. Scenes come in pairs that differ in one attribute; a pair
+shares noise and timestep, so the difference of its two gradients is the caption's alone. Noise
+prediction with min-SNR-5 weights, a tenth of the captions empty, an average of the weights kept.
+The networks compute in bfloat16 over float32 master weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import common
+import network
+import numpy as np
+import parallel
+import torch
+from captions import caption
+from diffusers import AutoencoderKL
+from scenes import Scene, draw_scene, neighbour, render
+from tokenizer import WordCodes
+from torch import nn
+from transformers import CLIPTextModel
+
+GAMMA = 5.0
+EMPTY = 0.1
+
+
+class Pool:
+    """Latents of scenes in pairs, renewed in turn."""
+
+    def __init__(
+        self, vae: AutoencoderKL, rng: np.random.Generator, capacity: int, where: torch.device
+    ) -> None:
+        self._vae = vae
+        self._rng = rng
+        self._where = where
+        self._capacity = capacity
+        self._next = 0
+        self.scenes: list[Scene] = []
+        self.means = torch.empty(capacity, 4, 16, 16, dtype=torch.float16)
+        self.deviations = torch.empty(capacity, 4, 16, 16, dtype=torch.float16)
+
+    @torch.no_grad()
+    def renew(self, pairs: int) -> None:
+        """Encode new pairs over the oldest."""
+        new: list[Scene] = []
+        for _ in range(pairs):
+            scene = draw_scene(self._rng)
+            new += [scene, neighbour(self._rng, scene)]
+        stack = torch.from_numpy(np.stack([render(s) for s in new])).to(self._where)
+        x = stack.permute(0, 3, 1, 2).to(self._vae.dtype) / 127.5 - 1
+        found = self._vae.encode(x).latent_dist
+        at = self._next
+        if len(self.scenes) < self._capacity:
+            self.scenes += new
+        else:
+            self.scenes[at : at + len(new)] = new
+        scale = self._vae.config.scaling_factor
+        self.means[at : at + len(new)] = (found.mean * scale).to("cpu", torch.float16)
+        self.deviations[at : at + len(new)] = (found.std * scale).to("cpu", torch.float16)
+        self._next = (at + len(new)) % self._capacity
+
+    def draw(self, pairs: int) -> tuple[torch.Tensor, list[Scene]]:
+        """Sampled latents (2 pairs, 4, 16, 16) float32 and their scenes, pairs side by side."""
+        first = 2 * self._rng.integers(len(self.scenes) // 2, size=pairs)
+        index = np.stack([first, first + 1], 1).reshape(-1)
+        chosen = torch.from_numpy(index)
+        mean, deviation = self.means[chosen].float(), self.deviations[chosen].float()
+        return mean + deviation * torch.randn_like(mean), [self.scenes[i] for i in index]
+
+
+def main() -> None:
+    """Train, or resume; the averaged network is in runs/NAME/unet.pt for save.py."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", default="main")
+    parser.add_argument("--iterations", type=int)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--end-at")
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--renew", type=int, default=16, help="new scenes a step")
+    parser.add_argument("--pool", type=int, default=32768, help="scenes kept")
+    parser.add_argument("--average", type=float, default=0.999)
+    parser.add_argument("--save-every", type=float, default=180, help="seconds")
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
+    args = parser.parse_args()
+    parallel.run(train, args, args.workers, 8_000_000)
+
+
+def train(team: parallel.Team, args: argparse.Namespace) -> None:
+    """What each process does."""
+    where = common.device()
+    folder: Path = common.RUNS / args.run
+    log = common.Log(folder / "unet.jsonl" if team.rank == 0 else None)
+    vae = AutoencoderKL.from_pretrained(folder / "vae").to(where, torch.bfloat16).eval()
+    text = CLIPTextModel.from_pretrained(folder / "text_encoder").to(where, torch.bfloat16).eval()
+    vae.requires_grad_(False)
+    text.requires_grad_(False)
+    codes = WordCodes()
+
+    torch.manual_seed(args.seed)
+    model = network.unet().to(where)
+    master = [nn.Parameter(p.detach().clone()) for p in model.parameters()]
+    model = model.to(torch.bfloat16)
+    working = list(model.parameters())
+    decayed = [p for p in master if p.ndim > 1]
+    plain = [p for p in master if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}],
+        lr=args.rate,
+        betas=(0.9, 0.99),
+        fused=True,
+    )
+    average = common.Average(master, args.average)
+    iteration, used = 0, 0.0
+    state = common.load_checkpoint(folder / "unet.pt")
+    if state is not None:
+        with torch.no_grad():
+            for mine, kept in zip(master, state["master"], strict=True):
+                mine.copy_(kept)
+            for shadow, kept in zip(average.shadow, state["average"], strict=True):
+                shadow.copy_(kept)
+        optimizer.load_state_dict(state["optimizer"])
+        iteration, used = state["iteration"], state["used"]
+
+    # scenes and noise depend on the seed, the process and the place in the run
+    rng = np.random.default_rng((args.seed, team.rank, iteration))
+    torch.manual_seed(args.seed + 1000 * iteration + team.rank)
+    alphas = network.alphas_cumprod().to(where)
+    ratio = alphas / (1 - alphas)
+    weights = (ratio.clamp(max=GAMMA) / ratio).float()
+    pairs = args.batch // team.count // 2
+    pool = Pool(vae, rng, args.pool // team.count, where)
+    for _ in range(64):
+        pool.renew(16)
+
+    budget = common.Budget(args.iterations, args.minutes, args.end_at, used)
+    log.write(iteration=iteration, parameters=sum(p.numel() for p in master), pairs=pairs)
+    saved = time.time()
+    losses: list[float] = []
+    progress = team.agree(budget.progress(iteration))
+    while progress < 1:
+        pool.renew(max(1, args.renew // team.count // 2))
+        latents, scenes = pool.draw(pairs)
+        latents = latents.to(where)
+        ids = torch.tensor(
+            [codes(() if rng.random() < EMPTY else caption(rng, s).words) for s in scenes]
+        ).to(where)
+        with torch.no_grad():
+            features = text(input_ids=ids).last_hidden_state
+        # timesteps spread evenly over the batch, the same for both of a pair
+        spread = (rng.permutation(pairs) + rng.random(pairs)) / pairs
+        t = torch.from_numpy((spread * 1000).astype(np.int64)).repeat_interleave(2).to(where)
+        noise = torch.randn(pairs, 4, 16, 16).repeat_interleave(2, 0).to(where)
+        a = alphas[t].float().view(-1, 1, 1, 1)
+        noisy = a.sqrt() * latents + (1 - a).sqrt() * noise
+        predicted = model(noisy.to(torch.bfloat16), t, features).sample.float()
+        loss = (weights[t] * (predicted - noise).pow(2).mean((1, 2, 3))).mean()
+        loss.backward()
+        for mine, theirs in zip(master, working, strict=True):
+            assert theirs.grad is not None
+            mine.grad = theirs.grad.float()
+            theirs.grad = None
+        team.mean_gradients(master)
+        torch.nn.utils.clip_grad_norm_(master, 1.0)
+        now = common.rate(progress, args.rate, iteration, 200)
+        for group in optimizer.param_groups:
+            group["lr"] = now
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_copy_(working, master)
+        average.update(iteration)
+        iteration += 1
+        progress = team.agree(budget.progress(iteration))
+        losses.append(float(loss.detach()))
+        if iteration % 50 == 0:
+            log.write(
+                iteration=iteration,
+                progress=round(progress, 4),
+                used=round(budget.used(), 1),
+                loss=round(float(np.mean(losses)), 5),
+                rate=round(now, 7),
+                pool=len(pool.scenes),
+            )
+            losses.clear()
+        if team.rank == 0 and (time.time() - saved > args.save_every or progress >= 1):
+            saved = time.time()
+            common.save_checkpoint(
+                folder / "unet.pt",
+                {
+                    "master": [p.detach() for p in master],
+                    "average": average.shadow,
+                    "optimizer": optimizer.state_dict(),
+                    "iteration": iteration,
+                    "used": budget.used(),
+                },
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Stage 1: the KL autoencoder, trained on fresh scenes.
+
+Mostly on 64x64 crops; the last part on whole pictures, because group norms and the middle attention
+then see what they see in use. Loss: L1, L1 of the image gradients, and a little KL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import parallel
+import torch
+from diffusers import AutoencoderKL
+from scenes import PICTURE, draw_scene, render
+
+CONFIG: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "sample_size": PICTURE,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (16, 32, 64, 96),
+    "layers_per_block": 1,
+    "norm_num_groups": 2,
+}
+WHOLE_FROM = 0.7  # share of the run after which batches are whole pictures
+
+
+def pictures(rng: np.random.Generator, count: int) -> torch.Tensor:
+    """Fresh scenes as float32 (count, 3, 128, 128) on -1..1."""
+    stack = np.stack([render(draw_scene(rng)) for _ in range(count)])
+    return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def batch(rng: np.random.Generator, progress: float, count: int) -> torch.Tensor:
+    """`count` 64x64 crops around shapes, later a quarter as many whole pictures."""
+    if progress >= WHOLE_FROM:
+        return pictures(rng, count // 4)
+    whole = np.empty((count, 64, 64, 3), np.uint8)
+    for i in range(0, count, 2):
+        scene = draw_scene(rng)
+        picture = render(scene)
+        for k in range(2):
+            item = scene.items[k % len(scene.items)]
+            x, y = (
+                int(np.clip(c * PICTURE - 32 + rng.integers(-24, 25), 0, PICTURE - 64))
+                for c in (item.x, item.y)
+            )
+            whole[i + k] = picture[y : y + 64, x : x + 64]
+    return torch.from_numpy(whole).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def losses(vae: AutoencoderKL, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """L1, L1 of the gradients, KL per element, each a mean."""
+    moments = vae.quant_conv(vae.encoder(x))
+    mean, logvar = moments.chunk(2, 1)
+    logvar = logvar.clamp(-30, 20)
+    z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+    y = vae.decoder(vae.post_quant_conv(z)).float()
+    error = y - x
+    gradient = (error[..., 1:] - error[..., :-1]).abs().mean()
+    gradient = gradient + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    kl = 0.5 * (mean.float() ** 2 + logvar.float().exp() - 1 - logvar.float()).sum((1, 2, 3)).mean()
+    return error.abs().mean(), gradient, kl
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, x: torch.Tensor) -> tuple[float, float]:
+    """Mean and worst PSNR in dB of 8-bit reconstructions of pictures, from the latents' means."""
+    vae.eval()
+    values = []
+    for part in x.split(8):
+        y = vae.decode(vae.encode(part).latent_dist.mean).sample.clamp(-1, 1)
+        difference = ((y + 1) * 127.5).round() - (part + 1) * 127.5
+        values.append(10 * torch.log10(255**2 / difference.pow(2).mean((1, 2, 3))))
+    vae.train()
+    every = torch.cat(values)
+    return float(every.mean()), float(every.min())
+
+
+def main() -> None:
+    """Train, or resume, and leave runs/NAME/vae/ in diffusers layout."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", default="main")
+    parser.add_argument("--iterations", type=int)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--end-at")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--kl", type=float, default=1e-6)
+    parser.add_argument("--bf16", action="store_true", help="autocast, except for the last part")
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
+    args = parser.parse_args()
+    parallel.run(train, args, args.workers, 3_000_000)
+
+
+def train(team: parallel.Team, args: argparse.Namespace) -> None:
+    """What each process does."""
+    where = common.device()
+    folder: Path = common.RUNS / args.run
+    log = common.Log(folder / "vae.jsonl" if team.rank == 0 else None)
+    torch.manual_seed(args.seed)
+    vae = AutoencoderKL(**CONFIG).to(where)
+    if where.type == "cuda":
+        vae = vae.to(memory_format=torch.channels_last)
+    parameters = list(vae.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=args.rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    average = common.Average(parameters, 0.998)
+    test = pictures(np.random.default_rng(999), 48).to(where)
+    iteration, used = 0, 0.0
+    state = common.load_checkpoint(folder / "vae.pt")
+    if state is not None:
+        vae.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        for shadow, kept in zip(average.shadow, state["average"], strict=True):
+            shadow.copy_(kept)
+        iteration, used = state["iteration"], state["used"]
+    # the stream of scenes depends on the seed and the place in the run alone
+    rng = np.random.default_rng((args.seed, team.rank, iteration))
+    torch.manual_seed(args.seed + 1000 * iteration + team.rank)
+    budget = common.Budget(args.iterations, args.minutes, args.end_at, used)
+    saved = time.time()
+    sums = np.zeros(3)
+    progress = team.agree(budget.progress(iteration))
+    while progress < 1:
+        x = batch(rng, progress, 16 // team.count).to(where)
+        with torch.autocast(
+            where.type, torch.bfloat16, enabled=args.bf16 and progress < WHOLE_FROM
+        ):
+            l1, gradient, kl = losses(vae, x)
+        pixels = x[0].numel()
+        loss = l1 + gradient + args.kl * kl * (12288 / pixels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        team.mean_gradients(parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        now = common.rate(progress, args.rate, iteration, 100)
+        for group in optimizer.param_groups:
+            group["lr"] = now
+        optimizer.step()
+        average.update(iteration)
+        sums += [float(l1.detach()), float(gradient.detach()), float(kl.detach())]
+        iteration += 1
+        progress = team.agree(budget.progress(iteration))
+        if iteration % 100 == 0:
+            l1_mean, gradient_mean, kl_mean = sums / 100
+            sums[:] = 0
+            log.write(
+                iteration=iteration,
+                progress=round(progress, 4),
+                used=round(budget.used(), 1),
+                l1=round(float(l1_mean), 5),
+                gradient=round(float(gradient_mean), 5),
+                kl=round(float(kl_mean), 2),
+                rate=now,
+            )
+        if team.rank == 0 and (time.time() - saved > 120 or progress >= 1):
+            saved = time.time()
+            average.swap()
+            mean, worst = psnr(vae, test)
+            average.swap()
+            log.write(iteration=iteration, psnr=round(mean, 2), worst_psnr=round(worst, 2))
+            common.save_checkpoint(
+                folder / "vae.pt",
+                {
+                    "model": vae.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "average": average.shadow,
+                    "iteration": iteration,
+                    "used": budget.used(),
+                },
+            )
+    if team.rank > 0:
+        return
+    average.swap()
+    with torch.no_grad():
+        latents = torch.cat(
+            [
+                vae.encode(pictures(rng, 16).to(where)).latent_dist.sample().float()
+                for _ in range(32)
+            ]
+        )
+    scaling = 1.0 / float(latents.std())
+    vae.register_to_config(scaling_factor=scaling)
+    vae.to("cpu").to(memory_format=torch.contiguous_format).save_pretrained(folder / "vae")
+    log.write(iteration=iteration, scaling_factor=scaling, used=round(budget.used(), 1))
+
+
+if __name__ == "__main__":
+    main()
