@@ -72,7 +72,7 @@ class Inspection:
     image_size: tuple[int, int] | None = None
     """Width and height the model is made for, pixels."""
     sha256: str | None = None
-    """Hash of the source's weights: a package states it, a checkpoint's is computed on ``verify``."""
+    """Hash of the source weights: a package states it, for a checkpoint ``verify`` computes it."""
     source: str | None = None
     """Kind and name of what a package was made from."""
     exporter: str | None = None
