@@ -85,7 +85,10 @@ class NullSession:
         how = self._options.get("fail_with", "error")
         if failing and how != "nan":
             raise failure(self._artifact, how, "simulated failure of a call")
-        feeds = {spec.name: np.asarray(inputs[spec.name], spec.dtype) for spec in self.inputs}
+        # Contiguous: sums over other strides round differently.
+        feeds = {
+            spec.name: np.array(inputs[spec.name], spec.dtype, order="C") for spec in self.inputs
+        }
         component = self._artifact.component
         prediction = self._options.get("prediction", "epsilon")
         outputs = {}

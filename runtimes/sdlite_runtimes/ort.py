@@ -143,7 +143,7 @@ class OrtRuntime:
         path = root / artifact.graph
         settings, disabled = ortsupport.session_options(ort, options)
         try:
-            external = ortsupport.check_file(path, root)
+            external = ortsupport.check_file(path)
             # A graph of a chain holds some of the component's weights; ORT refuses other names.
             names = [name for name in options.weights if name in external]
             keep = [
