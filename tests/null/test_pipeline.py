@@ -1,0 +1,273 @@
+"""The pipeline on the fake engine: phases, seeds, cancelling, resuming, failing, sharing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sdlite
+from sdlite import registry
+from sdlite.engine import Artifact
+from sdlite.errors import Cancelled, EngineError, OutOfMemory, RequestError, UnknownName
+from sdlite.types import Request, Result, Step
+from sdlite_runtimes.null import NullRuntime
+from sdlite_runtimes.nullpackage import write_null_package
+
+Opener = Callable[..., sdlite.Pipeline]
+SAMPLERS = ["Euler", "Euler a", "Heun", "DPM++ 2M", "DPM++ 2M SDE", "DDIM", "LCM"]
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    return write_null_package(tmp_path / "tiny")
+
+
+@pytest.fixture
+def events() -> list[tuple[str, str]]:
+    return []
+
+
+@pytest.fixture
+def opened(
+    package: Path, events: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Opener]:
+    pipes: list[sdlite.Pipeline] = []
+
+    def note(event: str, artifact: Artifact) -> None:
+        events.append((event, artifact.component))
+
+    def open_with(options: dict[str, str] | None = None, **wishes: object) -> sdlite.Pipeline:
+        monkeypatch.setitem(registry._runtimes, "null", NullRuntime(options or {}, note))
+        pipe = sdlite.load(package, runtime="null", **wishes)  # type: ignore[arg-type]
+        pipes.append(pipe)
+        return pipe
+
+    yield open_with
+    for pipe in pipes:
+        pipe.close()
+
+
+def pixels(result: Result, index: int = 0) -> np.ndarray:
+    return np.asarray(result.images[index])
+
+
+def test_fills_in_and_reports(opened: Opener) -> None:
+    pipe = opened()
+    result = pipe.generate("a red circle", seed=7, steps=4)
+    assert [image.size for image in result.images] == [(64, 64)]
+    assert result.seeds == (7,)
+    assert result.request == Request(
+        prompt="a red circle",
+        width=64,
+        height=64,
+        steps=4,
+        guidance=2.0,
+        sampler="DPM++ 2M",
+        schedule="Karras",
+        seed=7,
+    )
+    assert [phase.name for phase in result.phases] == ["text", "denoise", "decode"]
+    assert [phase.calls for phase in result.phases] == [1, 4, 1]
+    for phase in result.phases:
+        assert 0 <= phase.engine_seconds <= phase.run_seconds
+    assert sum(phase.run_seconds + phase.load_seconds for phase in result.phases) <= result.seconds
+    assert result.plan == pipe.plan(result.request)
+
+
+def test_the_same_seed_draws_the_same_and_another_another(opened: Opener) -> None:
+    pipe = opened()
+    first = pixels(pipe.generate("x", seed=1, steps=3))
+    assert (first == pixels(pipe.generate("x", seed=1, steps=3))).all()
+    assert (first != pixels(pipe.generate("x", seed=2, steps=3))).any()
+    assert (first != pixels(pipe.generate("y", seed=1, steps=3))).any()
+    assert (first != pixels(pipe.generate("x", negative_prompt="y", seed=1, steps=3))).any()
+    assert (first != pixels(pipe.generate("x", seed=1, steps=3, rng="nv"))).any()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_image_of_a_batch_equals_that_image_alone(opened: Opener, sampler: str) -> None:
+    pipe = opened()
+    batch = pipe.generate("x", seed=10, images=3, steps=3, sampler=sampler)
+    assert batch.seeds == (10, 11, 12)
+    for index, seed in enumerate(batch.seeds):
+        alone = pipe.generate("x", seed=seed, steps=3, sampler=sampler)
+        assert (pixels(batch, index) == pixels(alone)).all()
+
+
+def test_a_random_seed_is_told_and_repeats(opened: Opener) -> None:
+    pipe = opened()
+    result = pipe.generate("x", steps=2)
+    assert 0 <= result.seeds[0] < 2**32
+    assert (pixels(result) == pixels(pipe.generate(result.request))).all()
+
+
+def test_seeds_wrap_at_the_end(opened: Opener) -> None:
+    result = opened().generate("x", seed=2**64 - 1, images=2, steps=1)
+    assert result.seeds == (2**64 - 1, 0)
+
+
+def test_guidance_of_one_makes_half_the_calls(opened: Opener) -> None:
+    pipe = opened(memory_mode="mapped")
+    assert pipe.generate("x", steps=3, seed=1).phases[1].calls == 6
+    assert pipe.generate("x", steps=3, seed=1, guidance=1.0).phases[1].calls == 3
+
+
+def test_separate_calls_draw_the_same(opened: Opener) -> None:
+    together = pixels(opened().generate("x", steps=3, seed=1, images=2))
+    apart = pixels(opened(memory_mode="mapped").generate("x", steps=3, seed=1, images=2))
+    assert (together == apart).all()
+
+
+def test_phases_open_and_close_in_order(opened: Opener, events: list[tuple[str, str]]) -> None:
+    opened(memory_mode="mapped").generate("x", steps=1)
+    parts = ["text_encoder", "unet", "vae_decoder"]
+    changes = [event for event in events if event[0] in ("load", "close")]
+    assert changes == [(what, part) for part in parts for what in ("load", "close")]
+
+
+def test_components_stay_open_where_there_is_room(
+    opened: Opener, events: list[tuple[str, str]]
+) -> None:
+    pipe = opened()
+    assert pipe.plan(Request("x")).resident
+    pipe.generate("x", steps=1)
+    loads = events.count(("load", "unet"))
+    again = pipe.generate("y", steps=1)
+    assert loads == events.count(("load", "unet")) == 1
+    assert again.phases[1].load_seconds == 0
+    pipe.close()
+    pipe.close()
+    assert ("close", "unet") in events
+    with pytest.raises(RequestError, match="closed"):
+        pipe.generate("x", steps=1)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_resumed_run_equals_an_uninterrupted_one(opened: Opener, sampler: str) -> None:
+    pipe = opened()
+    request = Request("x", seed=3, images=2, steps=5, sampler=sampler)
+    whole = list(pipe.steps(request))
+    assert [step.index for step in whole] == [0, 1, 2, 3, 4]
+    for step in whole[:-1]:
+        *_, last = pipe.steps(request, resume=step.state)
+        assert (last.x == whole[-1].x).all()
+
+
+def test_resume_refuses_another_size(opened: Opener) -> None:
+    pipe = opened()
+    step = next(pipe.steps(Request("x", seed=3)))
+    with pytest.raises(RequestError, match="state to resume"):
+        next(pipe.steps(Request("x", seed=3, width=128), resume=step.state))
+
+
+def test_steps_and_decode_are_what_generate_does(opened: Opener) -> None:
+    pipe = opened()
+    request = Request("x", seed=3, steps=4)
+    *_, last = pipe.steps(request)
+    assert (np.asarray(pipe.decode(last.x)[0]) == pixels(pipe.generate(request))).all()
+
+
+def test_a_preview_may_decode_while_drawing(opened: Opener) -> None:
+    pipe = opened()
+    previews = []
+
+    def look(step: Step) -> None:
+        previews.append(pipe.decode(step.x0)[0].size)
+
+    pipe.generate("x", steps=3, on_step=look)
+    assert previews == [(64, 64)] * 3
+
+
+def test_decode_refuses_what_is_no_latents(opened: Opener) -> None:
+    with pytest.raises(RequestError, match="latents have shape"):
+        opened().decode(np.zeros((1, 3, 8, 8), np.float32))
+
+
+def test_cancelled_from_another_thread(opened: Opener) -> None:
+    pipe = opened({"component": "unet", "delay": "0.02"})
+    cancel = threading.Event()
+    steps: list[int] = []
+
+    def count(step: Step) -> None:
+        steps.append(step.index)
+        if step.index == 2:
+            threading.Thread(target=cancel.set).start()
+
+    with pytest.raises(Cancelled):
+        pipe.generate("x", steps=500, on_step=count, cancel=cancel)
+    assert 3 <= len(steps) < 500
+    assert len(pipe.generate("x", steps=1).images) == 1
+
+
+def test_cancelled_before_it_starts(opened: Opener) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(Cancelled):
+        opened().generate("x", steps=2, cancel=cancel)
+    with pytest.raises(Cancelled):
+        next(opened().steps(Request("x"), cancel=cancel))
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "unet", "vae_decoder"])
+def test_an_engine_that_fails_names_the_place(opened: Opener, component: str) -> None:
+    with pytest.raises(EngineError, match=component):
+        opened({"component": component, "fail_call": "1"}).generate("x", steps=2)
+    with pytest.raises(OutOfMemory, match=component):
+        opened({"component": component, "fail_load": "memory"}).generate("x", steps=2)
+
+
+def test_latents_that_are_not_numbers_are_not_decoded(opened: Opener) -> None:
+    pipe = opened({"component": "unet", "fail_call": "2", "fail_with": "nan"})
+    with pytest.raises(EngineError, match="not finite after step 2"):
+        pipe.generate("x", steps=4)
+
+
+def test_a_failed_run_leaves_a_usable_pipeline(opened: Opener) -> None:
+    pipe = opened({"component": "unet", "fail_call": "2"})
+    with pytest.raises(EngineError):
+        pipe.generate("x", steps=2)
+    assert len(pipe.generate("x", steps=2).images) == 1
+
+
+def test_threads_share_a_pipeline(opened: Opener) -> None:
+    pipe = opened(memory_mode="mapped")
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda seed: pipe.generate("x", seed=seed, steps=3), range(8)))
+    for seed, result in enumerate(results):
+        assert (pixels(result) == pixels(pipe.generate("x", seed=seed, steps=3))).all()
+
+
+def test_a_long_prompt_is_told(opened: Opener) -> None:
+    (note,) = opened().generate("red " * 100, steps=1).notes
+    assert note.startswith("prompt is longer than the text encoder reads; ignored from 'red red")
+    assert opened().generate("", steps=1).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"width": 65}, RequestError, "width 65 is not a multiple of 8; try 64 or 72"),
+        ({"height": 4096 + 8}, RequestError, "height 4104 is not between 8 and 4096"),
+        ({"width": -8}, RequestError, "width -8"),
+        ({"steps": 0}, RequestError, "steps 0 is not between 1 and 1000"),
+        ({"steps": 10**6}, RequestError, "steps 1000000"),
+        ({"guidance": float("nan")}, RequestError, "guidance nan"),
+        ({"guidance": -1.0}, RequestError, "guidance -1.0"),
+        ({"images": 0}, RequestError, "images 0"),
+        ({"seed": -2}, RequestError, "seed -2"),
+        ({"seed": 2**64}, RequestError, "seed 18446744073709551616"),
+        ({"sampler": "DPM++ 2N"}, UnknownName, r"Did you mean 'DPM\+\+ 2M'"),
+        ({"schedule": "karas"}, UnknownName, "Did you mean 'Karras'"),
+        ({"rng": "gpu"}, UnknownName, "unknown random number generator 'gpu'"),
+    ],
+)
+def test_requests_that_cannot_be(
+    opened: Opener, change: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        opened().generate("x", **change)
