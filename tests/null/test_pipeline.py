@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sdlite_runtimes.null import NullRuntime
+from sdlite_runtimes.nullpackage import write_null_package
 
 import sdlite
 from sdlite import registry
 from sdlite.engine import Artifact
 from sdlite.errors import Cancelled, EngineError, OutOfMemory, RequestError, UnknownName
 from sdlite.types import Request, Result, Step
-from sdlite_runtimes.null import NullRuntime
-from sdlite_runtimes.nullpackage import write_null_package
 
 Opener = Callable[..., sdlite.Pipeline]
 SAMPLERS = ["Euler", "Euler a", "Heun", "DPM++ 2M", "DPM++ 2M SDE", "DDIM", "LCM"]
