@@ -78,7 +78,8 @@ class Call:
         self.arguments, self.state, self.items = arguments, state, items
 
     def __reduce__(self) -> Any:
-        return (self.function, self.arguments, self.state, None, self.items)
+        items = None if self.items is None else iter(self.items)
+        return (self.function, self.arguments, self.state, None, items)
 
 
 class Stored:

@@ -51,6 +51,11 @@ class _Machine:
             if code == b".":
                 return self.pop()
             action = _ACTIONS.get(code)
+            if action is None and code in _FOREIGN:
+                raise SourceHostile(
+                    f"{self.where}: the pickle uses instruction {code!r}, which PyTorch never "
+                    "writes; it is refused. Nothing was executed"
+                )
             if action is None:
                 raise self.bad(f"instruction {code!r} at byte {self.position - 1} is not known")
             action(self)
@@ -303,6 +308,9 @@ def _instance(machine: _Machine) -> None:
     machine.find(machine.line(), machine.line())
     _set(machine)
 
+
+_FOREIGN = frozenset(bytes([code]) for code in b"FILSVPgp\x82\x83\x84\x96\x97\x98")
+"""Protocol 0's text forms, the extension registry, out-of-band buffers."""
 
 _ACTIONS: dict[bytes, Callable[[_Machine], object]] = {
     b"\x80": lambda m: m.take(1),  # PROTO
