@@ -24,10 +24,8 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_package(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
     """The tiny model exported at fp16; read only. Copy the folder before breaking it."""
-    from sdlite_export.export import write_package
-    from sdlite_export.source import open_source
+    from sdlite_export.export import export_package
 
     folder = tmp_path_factory.mktemp("tiny") / "package"
-    folder.mkdir()
-    write_package(open_source(tiny_checkpoint), folder, "fp16", name="tiny")
+    export_package(tiny_checkpoint, folder, name="tiny")
     return Package.open(folder)

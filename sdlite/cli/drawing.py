@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ import click
 
 from sdlite import __version__
 from sdlite.cli.edge import tell
+from sdlite.cli.table import readable
 from sdlite.errors import Cancelled
 from sdlite.output import Destination
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from sdlite.pipeline import Pipeline
     from sdlite.planner import Plan
     from sdlite.types import Request, Result, Step
+
+log = logging.getLogger("sdlite.cli")
 
 SEEDS = 2**64
 
@@ -125,6 +129,9 @@ class Drawing:
 
             for request in self._requests():
                 index = len(self.pictures)
+                if index == 0:
+                    for line in pipe.plan(request).explain().splitlines():
+                        log.info("plan: %s", line)
                 bar.begin(index)
                 if shown is not None:
                     shown.begin(self.target, index)
@@ -169,15 +176,13 @@ class Drawing:
 
     def closing_line(self) -> None:
         """Count, time and memory, on standard error."""
-        from sdlite.planner import megabytes
-
         count = len(self.pictures)
         words = [f"{count} picture{'s' if count > 1 else ''} in {self.seconds:.1f} s"]
         if count == 1:
             words.append(f"seed {self.pictures[0].seed}")
         peak = self._peak()
         if peak is not None:
-            words.append(f"peak memory {megabytes(peak)}")
+            words.append(f"peak memory {readable(peak)}")
         tell(", ".join(words))
 
     def _peak(self) -> int | None:

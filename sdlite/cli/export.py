@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sdlite import home
 from sdlite.cli.edge import common, tell
 from sdlite.cli.extras import export_part
 from sdlite.cli.progress import ByteBar, wanted
+from sdlite.cli.table import readable
 from sdlite.settings import choice
 
 FORMATS = ("onnx",)
@@ -57,29 +59,56 @@ def export(
       sdlite generate --model dream "a castle on a hill"
       sdlite export dream.safetensors /big/disk/dream --precision fp32
     """
-    choice(PRECISIONS)("--precision", precision)
-    choice(FORMATS)("--format", format)
-    part = export_part("export")
     path = Path(source)
-    target = Path(dest) if dest is not None else home.folders().models / path.stem
-    with ByteBar(None, wanted(progress)) as bar:
-        report = part.export_package(
-            path,
-            target,
-            precision=precision.lower(),
+    target = Path(dest) if dest is not None else home.folders().models / package_name(path)
+    report = export_one(path, target, precision, format, force, wanted(progress))
+    if as_json:
+        click.echo(json.dumps(described(report), indent=1))
+    else:
+        tell_report(report)
+
+
+def package_name(source: Path) -> str:
+    """What a package of ``source`` is called when nobody says."""
+    whole = source.absolute()
+    return whole.name if whole.is_dir() else whole.stem
+
+
+def export_one(
+    source: Path, dest: Path, precision: str, format: str, force: bool, shown: bool
+) -> Any:
+    """Export with a bar; returns the ``ExportReport``."""
+    exported = (
+        choice(PRECISIONS)("--precision", precision),
+        choice(FORMATS)("--format", format),
+    )
+    part = export_part("export")
+    with ByteBar(None, shown) as bar:
+        return part.export_package(
+            source,
+            dest,
+            precision=exported[0],
+            format=exported[1],
             force=force,
             progress=bar.set,
         )
-    if as_json:
-        click.echo(json.dumps(_described(report), indent=1))
-        return
+
+
+def described(report: Any) -> dict[str, object]:
+    """An ``ExportReport`` as JSON takes it."""
+    return {**asdict(report), "path": str(report.path.absolute())}
+
+
+def tell_report(report: Any) -> None:
+    """The package's path on standard output, the rest on standard error."""
     click.echo(str(report.path))
-    tell(_closing_line(report))
-
-
-def _described(report: Any) -> dict[str, object]:
-    return {}
-
-
-def _closing_line(report: Any) -> str:
-    return ""
+    for note in report.notes:
+        tell(f"note: {note}")
+    parts = ", ".join(f"{part} {readable(size)}" for part, size in report.sizes.items())
+    words = [
+        f"{report.name}: {readable(report.size)} in {report.precision} ({parts})",
+        f"{report.seconds:.1f} s",
+    ]
+    if report.peak_bytes is not None:
+        words.append(f"peak memory {readable(report.peak_bytes)}")
+    tell(", ".join(words))

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
 import click
 
+from sdlite import home
 from sdlite.cli.edge import common
+from sdlite.cli.extras import export_part
+from sdlite.cli.progress import ByteBar, wanted
+from sdlite.cli.table import readable, table
+from sdlite.errors import RequestError, UnknownName
 
 
 @click.command(short_help="Describe a package or a checkpoint.")
 @click.argument("path", metavar="PATH|NAME")
-@click.option("--verify", is_flag=True, help="Check the size and the hash of every file.")
+@click.option("--verify", is_flag=True, help="Check every hash; compute that of a checkpoint.")
+@click.option("--progress/--no-progress", default=None, help="Show a bar. Default: in a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @common
-def inspect(path: str, verify: bool, as_json: bool) -> None:
+def inspect(path: str, verify: bool, progress: bool | None, as_json: bool) -> None:
     """Print family, components, precision, sizes, hashes, licence and parity.
 
     PATH is a package, a diffusers folder or a checkpoint file; NAME is a model of yours. Nothing is
@@ -23,3 +34,70 @@ def inspect(path: str, verify: bool, as_json: bool) -> None:
       sdlite inspect shapes --verify
       sdlite inspect dream.safetensors
     """
+    place = locate(path)
+    part = export_part("inspect")
+    with ByteBar(None, verify and wanted(progress), "verify ") as bar:
+        found = part.inspect_path(place, verify=verify, progress=bar)
+    click.echo(json.dumps(asdict(found), indent=1) if as_json else describe(found))
+
+
+def locate(text: str) -> Path:
+    """A path as it is, or a model's by its name.
+
+    Raises:
+        UnknownName: a plain word that is neither.
+        RequestError: a path that does not exist.
+    """
+    path = Path(text)
+    models = home.models() if path.name == text else ()
+    for model in models:
+        if model.name == text:
+            return model.path
+    if path.exists():
+        return path
+    if models:
+        raise UnknownName("model", text, dict.fromkeys(model.name for model in models))
+    raise RequestError(f"no file or folder {text}")
+
+
+def describe(found: Any) -> str:
+    """An ``Inspection`` for people."""
+    facts = {
+        "path": found.path,
+        "kind": found.kind,
+        "name": found.name,
+        "family": found.family or "unknown",
+        "predicts": found.prediction,
+        "made for": found.image_size and "x".join(map(str, found.image_size)),
+        "size": readable(found.size),
+        "licence": found.licence,
+        "source": found.source,
+        "source hash": found.sha256,
+        "exported by": found.exporter and f"sdlite {found.exporter}",
+        "verified": {None: None, True: "every hash is right", False: "no"}[found.verified],
+        "problem": found.problem,
+    }
+    lines = [f"{name:<12}{value}" for name, value in facts.items() if value is not None]
+    rows = [
+        (
+            item.name,
+            str(item.tensors),
+            f"{item.parameters:,}",
+            item.precision,
+            readable(item.size),
+            (item.sha256 or "")[:16],
+        )
+        for item in found.components
+    ]
+    heads = ("COMPONENT", "TENSORS", "WEIGHTS", "PRECISION", "SIZE", "SHA-256")
+    lines += ["", table(heads, rows)]
+    for item in found.components:
+        lines += [f"{item.name} graph {graph}" for graph in item.graphs]
+    if found.parity:
+        errors = [
+            (item.component, item.variant, item.reference, f"{item.max_abs:.2e}")
+            for item in found.parity
+        ]
+        lines += ["", table(("COMPONENT", "GRAPH", "COMPARED WITH", "MAX ERROR / STD"), errors)]
+    lines += [f"note: {note}" for note in found.notes]
+    return "\n".join(lines)

@@ -9,7 +9,7 @@ import click
 
 from sdlite import home
 from sdlite.cli.edge import common
-from sdlite.cli.table import table
+from sdlite.cli.table import readable, table
 
 
 @click.command(short_help="List models, and add folders that have some.")
@@ -45,7 +45,7 @@ def models(add: str | None, remove: str | None, as_json: bool) -> None:
     rows = [
         (
             item.model.name,
-            _size(item.size),
+            readable(item.size),
             item.family or "-",
             item.precision or "-",
             str(item.model.path),
@@ -57,10 +57,6 @@ def models(add: str | None, remove: str | None, as_json: bool) -> None:
         if item.problem is not None:
             click.echo(f"{item.model.name}: {item.problem}")
     click.echo(f"your packages go to {home.folders().models}")
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _described(item: home.Description) -> dict[str, object]:

@@ -103,6 +103,7 @@ class ByteBar:
 
     def __init__(self, total: int | None, shown: bool, label: str = "") -> None:
         self._bar: Any = None
+        self._when = 0.0
         if shown:
             from tqdm import tqdm
 
@@ -135,7 +136,9 @@ class ByteBar:
 
     def set(self, label: str, done: int, total: int) -> None:
         """What is being done, and how much of it is."""
-        if self._bar is not None:
+        now = time.perf_counter()
+        if self._bar is not None and (now - self._when > REDRAW_SECONDS or done == total):
+            self._when = now
             self._bar.set_description_str(f"{label} " if label else "", refresh=False)
             self._bar.total = total
             self._bar.n = done

@@ -164,6 +164,7 @@ def test_preview_is_saved_where_no_terminal_shows_it(run: Run) -> None:
 def test_verbose_logs_to_standard_error(run: Run) -> None:
     done = run("generate", "a", "-v")
     assert done.exit_code == 0
+    assert "sdlite.cli: plan: unet: null on " in done.stderr
     assert done.stdout == "sdlite-0001.png\n"
 
 
