@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sdlite.sampling.brownian import BrownianNoise
 from sdlite.sampling.denoiser import Predict, denoiser
 from sdlite.sampling.levels import NoiseLevels
 from sdlite.sampling.names import (
@@ -10,6 +11,7 @@ from sdlite.sampling.names import (
     find_sampler,
     find_schedule,
     initial_latents,
+    noise_for,
     resolve,
     sigmas_for,
 )
@@ -21,6 +23,7 @@ __all__ = [
     "SAMPLERS",
     "SCHEDULES",
     "BatchNoise",
+    "BrownianNoise",
     "NoiseLevels",
     "Predict",
     "SamplerInfo",
@@ -31,6 +34,7 @@ __all__ = [
     "find_sampler",
     "find_schedule",
     "initial_latents",
+    "noise_for",
     "resolve",
     "sigmas_for",
 ]

@@ -59,8 +59,8 @@ def dpmpp_2m_sde(
 ) -> Iterator[Step]:
     """SDE-DPM-Solver++(2M), midpoint form, eta 1.
 
-    The noise of an interval is one independent draw. A1111 reads it off a Brownian tree instead:
-    the same distribution, but not the same picture for a seed.
+    k-diffusion and A1111 read its noise off a Brownian path, diffusers draws it afresh: the same
+    distribution, not the same picture. The noise source decides, see ``noise_for``.
     """
     x, todo, history = begin(x, sigmas, noise, resume)
     old = _previous_x0(history, todo.start)

@@ -7,15 +7,18 @@ A joined name such as A1111's old ``DPM++ 2M Karras`` or ``k_dpmpp_2m_ka`` names
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sdlite.errors import UnknownName
 from sdlite.sampling import multistep, samplers
+from sdlite.sampling.brownian import BrownianNoise
 from sdlite.sampling.levels import NoiseLevels
+from sdlite.sampling.rng import batch_noise
 from sdlite.sampling.schedules import SCHEDULES, ScheduleInfo, check_steps
-from sdlite.types import Float32, Sampler
+from sdlite.types import Float32, Noise, Sampler
 
 AUTOMATIC = "Automatic"
 
@@ -38,6 +41,8 @@ class SamplerInfo:
     """It draws noise in every interval but the last."""
     consistency: bool = False
     """It needs a consistency model's denoiser."""
+    brownian: bool = False
+    """Its noise is read off a Brownian path, see ``noise_for``."""
     unit_start: bool = False
     """Its first latents have unit variance in the model's own scale, see ``initial_latents``."""
 
@@ -61,6 +66,7 @@ SAMPLERS: tuple[SamplerInfo, ...] = (
         multistep.dpmpp_2m_sde,
         "exponential",
         stochastic=True,
+        brownian=True,
     ),
     SamplerInfo(
         "Euler a",
@@ -186,3 +192,21 @@ def initial_latents(sampler: SamplerInfo, noise: Float32, sigmas: Float32) -> Fl
     """
     sigma = float(sigmas[0])
     return noise * (float(np.hypot(sigma, 1.0)) if sampler.unit_start else sigma)
+
+
+def noise_for(
+    sampler: SamplerInfo,
+    rng: str,
+    seeds: Sequence[int],
+    shape: tuple[int, int, int],
+    sigmas: Float32,
+) -> Noise:
+    """Noise of a run as A1111 draws it for this sampler.
+
+    The first draw is the initial latents, from each image's generator. Later draws go on with that
+    generator, or for samplers that ask for it (DPM++ 2M SDE) read a Brownian path over ``sigmas``.
+    Arguments and errors are those of ``batch_noise``.
+    """
+    if sampler.brownian:
+        return BrownianNoise(rng, seeds, shape, sigmas)
+    return batch_noise(rng, seeds, shape)

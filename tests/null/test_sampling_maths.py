@@ -6,6 +6,8 @@ probability-flow ODE has the solution ``x ~ sqrt(s^2 + sigma^2)``.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -13,10 +15,12 @@ from sdlite.errors import RequestError
 from sdlite.package import NoiseTable
 from sdlite.sampling import (
     SAMPLERS,
+    BrownianNoise,
     NoiseLevels,
     batch_noise,
     find_sampler,
     initial_latents,
+    noise_for,
     sigmas_for,
 )
 from sdlite.types import Estimate, SamplerState
@@ -85,6 +89,34 @@ def test_stochastic_samplers_have_the_right_variance(name, n, within):
     assert noise.position == n + 1
 
 
+def test_brownian_noise_is_white_and_belongs_to_its_seed():
+    sigmas = karras(9, 0.03, 14.0)
+    noise = BrownianNoise("cpu", [4, 5], (4, 32, 32), sigmas)
+    first = noise(0.0, 0.0)
+    assert np.array_equal(first, batch_noise("cpu", [4, 5], (4, 32, 32))(0.0, 0.0))
+    draws = [noise(float(a), float(b)) for a, b in pairwise(sigmas[:-1])]
+    rows = np.array([first.ravel(), *(draw.ravel() for draw in draws)])
+    # 8,192 values a draw: deviations known to 0.8 %, correlations to 1.1 %.
+    assert np.abs(rows.std(1) - 1).max() < 0.03
+    assert np.abs(np.corrcoef(rows) - np.eye(len(rows))).max() < 0.05
+    alone = BrownianNoise("cpu", [5], (4, 32, 32), sigmas)
+    alone.seek(3)
+    assert np.array_equal(alone(float(sigmas[2]), float(sigmas[3]))[0], draws[2][1])
+
+
+def test_brownian_noise_does_not_depend_on_the_steps():
+    """Two intervals make the noise of the interval they fill."""
+    sigmas = karras(2, 0.03, 14.0)
+    high, middle, low = (float(sigma) for sigma in sigmas[:3])
+    noise = BrownianNoise("nv", [4], (1, 8, 8), sigmas)
+    noise.seek(1)
+    halves = (
+        noise(high, middle) * (high - middle) ** 0.5 + noise(middle, low) * (middle - low) ** 0.5
+    )
+    whole = noise(high, low) * (high - low) ** 0.5
+    assert np.allclose(halves, whole, rtol=0, atol=1e-5)
+
+
 def test_stochastic_noise_is_fresh_in_every_interval():
     """Along a run the end must not remember the start: both samplers forget it."""
     shape = (4, 64, 64)
@@ -138,7 +170,7 @@ def copied(state):
 @pytest.mark.parametrize("name", NAMES)
 def test_resumed_run_equals_uninterrupted_run_to_the_bit(name, rng):
     def fresh():
-        noise = batch_noise(rng, [7, 8], (4, 5, 3))
+        noise = noise_for(info, rng, [7, 8], (4, 5, 3), sigmas)
         return noise, initial_latents(info, noise(0.0, 0.0), sigmas)
 
     info = find_sampler(name)

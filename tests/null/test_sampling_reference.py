@@ -5,13 +5,21 @@ Stored by tests/parity/make_sampler_fixtures.py.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sdlite.package import NoiseTable
-from sdlite.sampling import NoiseLevels, denoiser, find_sampler, find_schedule, initial_latents
+from sdlite.sampling import (
+    BrownianNoise,
+    NoiseLevels,
+    denoiser,
+    find_sampler,
+    find_schedule,
+    initial_latents,
+)
 from sdlite.types import Estimate
 
 LEVELS = NoiseLevels.from_table(NoiseTable("scaled_linear", 0.00085, 0.012, 1000))
@@ -92,6 +100,17 @@ def test_trajectory_of_diffusers_lcm(stored):
     assert seen == list(stored["timesteps_LCM"])
     assert np.abs(path - stored["x_LCM"]).max() <= 3e-5
     assert draws == len(sigmas) - 2
+
+
+def test_brownian_noise_of_k_diffusion(stored):
+    sigmas = stored["sigmas_karras"]
+    seeds = [int(seed) for seed in stored["brownian_seeds"]]
+    noise = BrownianNoise("cpu", seeds, (4, 4, 4), sigmas)
+    noise.seek(1)
+    drawn = np.stack([noise(float(a), float(b)) for a, b in pairwise(sigmas[:-1])])
+    assert drawn.dtype == np.float32
+    # torchsde sums float32 increments of a path of size 4 and divides by as little as 0.2.
+    assert np.abs(drawn - stored["brownian"]).max() <= 2e-5
 
 
 def test_levels(stored):

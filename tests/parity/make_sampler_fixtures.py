@@ -126,6 +126,14 @@ def main() -> None:
             arrays[f"x_{sampler}_{name}"] = path
             if stochastic:
                 arrays[f"draws_{sampler}_{name}"] = np.array(options["noise_sampler"].draws)
+    # Brownian noise of two images, each with its own seed, over the Karras schedule.
+    seeds = [5, 2**32 + 6]
+    tree = sampling.BrownianTreeNoiseSampler(
+        start, sigmas["karras"][-2], sigmas["karras"][0], seed=seeds
+    )
+    pairs = zip(sigmas["karras"][:-2], sigmas["karras"][1:-1], strict=True)
+    arrays["brownian"] = torch.stack([tree(a, b) for a, b in pairs]).numpy()
+    arrays["brownian_seeds"] = np.array(seeds)
     add_timestep_samplers(arrays, table.alphas_cumprod, start, noise)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(OUT, **arrays)
