@@ -246,9 +246,7 @@ def _tokenizer(path: Path) -> Tokenizer:
     if all(item.is_file() for item in pair):
         used, vocabulary = pair, _json(pair[0])
     elif whole.is_file():
-        used, data = (whole,), _json(whole)
-        vocabulary = dict(data.get("model", {}).get("vocab", {}))
-        vocabulary |= {item["content"]: item["id"] for item in data.get("added_tokens", [])}
+        used, vocabulary = (whole,), _whole_vocabulary(whole)
     else:
         raise PackageMissing(f"{folder} has neither vocab.json with merges.txt nor tokenizer.json")
     settings = _optional(folder / "tokenizer_config.json")
@@ -260,7 +258,7 @@ def _tokenizer(path: Path) -> Tokenizer:
     def token(key: str, usual: str) -> int:
         value = special.get(key) or usual
         text = value.get("content") if isinstance(value, dict) else value
-        number = vocabulary.get(str(text))
+        number = vocabulary.get(text) if isinstance(text, str) else None
         if not isinstance(number, int):
             raise PackageInvalid(f"{folder}: {key} {text!r} is not in the vocabulary")
         return number
@@ -271,6 +269,16 @@ def _tokenizer(path: Path) -> Tokenizer:
     end = token("eos_token", "<|endoftext|>")
     begin, pad = token("bos_token", "<|startoftext|>"), token("pad_token", "<|endoftext|>")
     return Tokenizer("tokenizer", "clip", entries, length, begin, end, pad)
+
+
+def _whole_vocabulary(path: Path) -> dict[str, Any]:
+    data = _json(path)
+    try:
+        vocabulary: dict[str, Any] = dict(data["model"]["vocab"])
+        vocabulary |= {item["content"]: item["id"] for item in data.get("added_tokens") or []}
+    except (KeyError, TypeError, ValueError) as error:
+        raise PackageInvalid(f"{path} holds no vocabulary of a CLIP tokenizer") from error
+    return vocabulary
 
 
 def _licence(path: Path) -> str:
