@@ -56,8 +56,13 @@ def commit() -> str | None:
 
 def command() -> str:
     """The command line, with folders of paths left out: they say nothing to others."""
-    words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
+    words = [_without_folder(word) for word in sys.argv[1:]]
     return " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words])
+
+
+def _without_folder(word: str) -> str:
+    name, separator, path = word.rpartition("=")
+    return name + separator + Path(path).name if os.sep in path else word
 
 
 def package_identity(root: Path) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""Every benchmark program runs on a tiny package and writes what the report reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import export, limit, memory, speed, start
+from sdlite.package import Package
+
+pytest.importorskip("onnxruntime")
+
+
+def read(folder: Path, name: str) -> dict[str, Any]:
+    data = json.loads((folder / name).read_text(encoding="utf-8"))
+    assert data["quick"] is True
+    return {item["key"]: item["value"] for item in data["measurements"]}
+
+
+def test_speed_of_calls(tiny_package: Package, tmp_path: Path) -> None:
+    peer = tiny_package.root / "unet" / "plain.onnx"
+    words = ["--quick", "--threads", "1", "--output", str(tmp_path)]
+    speed.main(["unet", str(tiny_package.root), "--peer", str(peer), *words])
+    found = read(tmp_path, "speed-unet.json")
+    assert found["fused_seconds"] > 0 and found["fused_over_torch"] > 0
+    speed.main(["segments", str(tiny_package.root), *words])
+    found = read(tmp_path, "speed-segments.json")
+    assert found["segments_over_whole_normal"] > 0 and found["segments_open_seconds"] > 0
+
+
+def test_speed_of_a_picture(tiny_package: Package, tmp_path: Path) -> None:
+    for mode in ("normal", "mapped"):
+        words = ["--quick", "--mode", mode, "--threads", "1", "--output", str(tmp_path)]
+        speed.main(["generate", str(tiny_package.root), "--rounds", "1", *words])
+        found = read(tmp_path, f"generate-{mode}.json")
+        assert found["total_seconds"] > found["unet_call_seconds"] > 0
+        assert 0 < found["overhead_percent"] < 100
+
+
+def test_memory_of_calls(tiny_package: Package, tmp_path: Path) -> None:
+    words = [str(tiny_package.root), "--quick", "--threads", "1", "--output", str(tmp_path)]
+    memory.main(["unet", *words])
+    assert read(tmp_path, "memory-unet.json")["private_mapped"] > 10e6
+    memory.main(["segments", *words])
+    assert read(tmp_path, "memory-segments.json")["private_segments"] > 10e6
+
+
+def test_picture_under_a_hard_limit(tiny_package: Package, tmp_path: Path) -> None:
+    try:
+        with limit.memory_limit(1 << 30):
+            pass
+    except OSError as error:
+        pytest.skip(f"control groups cannot be made here: {error}")
+    words = [str(tiny_package.root), "--quick", "--threads", "1", "--output", str(tmp_path)]
+    memory.main(["limit", *words, "--megabytes", "400"])
+    assert 0 < read(tmp_path, "memory-limit.json")["limited_denoise_private_bytes"] < 400e6
+
+
+def test_export(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    words = [f"tiny={tiny_checkpoint}:fp32", "--quick", "--output", str(tmp_path)]
+    export.main(words)
+    found = read(tmp_path, "export.json")
+    assert found["tiny_seconds"] > 0 and found["tiny_max_rss"] > 10e6
+    assert found["tiny_package"] > 1000
+
+
+def test_start(tiny_package: Package, tmp_path: Path) -> None:
+    start.main(["--quick", "--model", str(tiny_package.root), "--output", str(tmp_path)])
+    found = read(tmp_path, "start.json")
+    assert found["import_ms"] > 0 and found["picture_process_seconds"] > 0
