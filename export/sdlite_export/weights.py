@@ -99,28 +99,38 @@ def write_weights(
     Reading and converting run in this thread, hashing and writing in another, so at most three
     tensors are in memory. Raises ``SourceError`` and, for a full disk, ``OutputError``.
     """
-    writer = _Writer(path, progress)
+    writer = _Writer(path)
+    reported = 0
+
+    def report() -> None:
+        nonlocal reported
+        position = writer.position
+        if progress is not None and position > reported:
+            progress(position - reported)
+        reported = position
+
     try:
         for key, entry in entries.items():
             array = convert(key, tensors.read(key), needs[key], entry.dtype)
             writer.put(entry.offset, array)
+            report()
     except BaseException:
-        writer.abort()
+        writer.stop()
         raise
     size, digest = writer.finish()
+    report()
     return FileEntry(relative, size, digest)
 
 
 class _Writer:
     """A file written and hashed by its own thread, in the order of ``put``."""
 
-    def __init__(self, path: Path, progress: Callable[[int], object] | None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.progress = progress
         self.queue: queue.Queue[tuple[int, Array] | None] = queue.Queue(maxsize=1)
         self.digest = hashlib.sha256()
         self.position = 0
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         self.thread = threading.Thread(target=self._run, name="weights", daemon=True)
         self.thread.start()
 
@@ -130,24 +140,25 @@ class _Writer:
         else:
             self.finish()
 
-    def abort(self) -> None:
+    def stop(self) -> None:
         self.queue.put(None)
         self.thread.join()
 
     def finish(self) -> tuple[int, str]:
-        self.abort()
+        self.stop()
+        if isinstance(self.error, OSError):
+            raise OutputError(f"cannot write {self.path}: {self.error.strerror}") from self.error
         if self.error is not None:
-            raise OutputError(f"cannot write {self.path}: {self.error}") from self.error
+            raise self.error
         return self.position, self.digest.hexdigest()
 
     def _run(self) -> None:
         try:
             with self.path.open("wb", buffering=0) as stream:
-                for item in iter(self.queue.get, None):
-                    offset, array = item
+                for offset, array in iter(self.queue.get, None):
                     self._write(stream, [bytes(offset - self.position)])
                     self._write(stream, _pieces(array))
-        except OSError as error:
+        except Exception as error:
             self.error = error
             # Whoever puts must not wait for a thread that has given up.
             for _ in iter(self.queue.get, None):
@@ -160,8 +171,6 @@ class _Writer:
                 view = view[stream.write(view) :]
             self.digest.update(piece)
             self.position += len(piece)
-            if self.progress is not None:
-                self.progress(len(piece))
 
 
 def _pieces(array: Array) -> Iterable[memoryview]:

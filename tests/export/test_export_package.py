@@ -1,0 +1,150 @@
+"""The export as a whole: what is in the package, what is reported, what failure leaves."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from sdlite_export.export import export_package
+
+from sdlite import __version__, registry
+from sdlite.errors import OutputError, RuntimeUnavailable, SourceError, UnknownName
+from sdlite.package import Package, read_manifest
+from tests.tiny import Tiny, make_tiny_checkpoint
+
+
+def test_manifest(tiny_package: Package) -> None:
+    manifest = tiny_package.manifest
+    assert manifest.name == "tiny"
+    assert (manifest.family, manifest.prediction) == ("sd1", "epsilon")
+    assert manifest.exporter == __version__
+    assert (manifest.latent.channels, manifest.latent.factor, manifest.latent.scale) == (4, 8, 0.5)
+    assert (manifest.defaults.width, manifest.defaults.height) == (32, 32)
+    assert manifest.noise.train_steps == 1000
+    assert set(manifest.weights) == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
+    (tokenizer,) = manifest.tokenizers
+    assert [entry.path for entry in tokenizer.files] == [
+        "tokenizer/merges.txt",
+        "tokenizer/vocab.json",
+    ]
+    assert len(manifest.source.sha256) == 64
+    tiny_package.verify()
+
+
+def test_files_are_exactly_those_of_the_manifest(tiny_package: Package) -> None:
+    there = {
+        path.relative_to(tiny_package.root).as_posix()
+        for path in tiny_package.root.rglob("*")
+        if path.is_file()
+    }
+    assert there == {entry.path for entry in tiny_package.files()} | {"sdlite.json"}
+
+
+def test_variants_were_compared(tiny_package: Package) -> None:
+    pytest.importorskip("onnxruntime")
+    found = {(item.component, item.variant): item.max_abs for item in tiny_package.manifest.parity}
+    assert set(found) == {
+        ("text_encoder", "embeddings"),
+        ("unet", "fused"),
+        ("unet", "segment"),
+        ("vae_decoder", "fused"),
+        ("vae_decoder", "segment"),
+        ("vae_encoder", "fused"),
+    }
+    assert max(found.values()) < 1e-4
+    assert found["unet", "fused"] > 0
+
+
+def test_no_engine_means_no_comparison(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(_: str) -> None:
+        raise RuntimeUnavailable("not here", "install it")
+
+    monkeypatch.setattr(registry, "probe", missing)
+    report = export_package(tiny_checkpoint, tmp_path / "package")
+    assert report.parity == ()
+    assert Package.open(tmp_path / "package").manifest.parity == ()
+
+
+def test_same_source_same_package(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        export_package(tiny_checkpoint, tmp_path / name, name="tiny")
+    first, second = (read_manifest(tmp_path / name) for name in ("a", "b"))
+    assert first == second
+
+
+def test_report(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+
+    def progress(label: str, done: int, total: int) -> None:
+        calls.append((label, done, total))
+
+    report = export_package(tiny_checkpoint, tmp_path / "p", precision="fp32", progress=progress)
+    package = Package.open(report.path)
+    assert report.name == package.manifest.name == tiny_checkpoint.name
+    assert report.precision == "fp32"
+    assert report.size == package.size() + (report.path / "sdlite.json").stat().st_size
+    assert report.sizes == {k: w.file.size for k, w in package.manifest.weights.items()}
+    assert report.seconds > 0
+    assert report.peak_bytes is None or report.peak_bytes > 1 << 20
+    assert [label for label, _, _ in calls] == sorted(
+        (label for label, _, _ in calls), key=list(report.sizes).index
+    )
+    assert calls[-1][1] == calls[-1][2] == sum(report.sizes.values())
+
+
+def test_unknown_precision_and_format(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'fp16'"):
+        export_package(tiny_checkpoint, tmp_path / "p", precision="fp61")
+    with pytest.raises(UnknownName, match="Known: onnx"):
+        export_package(tiny_checkpoint, tmp_path / "p", format="coreml")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_export_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def stop(label: str, done: int, total: int) -> None:
+        if label == "vae_decoder":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_package(tiny_checkpoint, tmp_path / "p", progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_replacing_needs_force(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "p"
+    export_package(tiny_checkpoint, dest)
+    with pytest.raises(OutputError):
+        export_package(tiny_checkpoint, dest, precision="fp32")
+    assert read_manifest(dest).weights["unet"].precision == "fp16"
+    export_package(tiny_checkpoint, dest, precision="fp32", force=True)
+    assert read_manifest(dest).weights["unet"].precision == "fp32"
+    assert list(tmp_path.iterdir()) == [dest]
+
+
+def test_broken_source_leaves_nothing(tmp_path: Path) -> None:
+    source = make_tiny_checkpoint(tmp_path / "source")
+    file = source / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(SourceError):
+        export_package(source, tmp_path / "dest" / "p")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_v_prediction_is_recorded(tmp_path: Path) -> None:
+    source = make_tiny_checkpoint(tmp_path / "source", Tiny(prediction="v_prediction"))
+    export_package(source, tmp_path / "p")
+    assert read_manifest(tmp_path / "p").prediction == "v_prediction"
+
+
+def test_licence_is_kept(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_checkpoint, source)
+    (source / "LICENSE").write_text("MIT License\n\nDo what you like.\n")
+    export_package(source, tmp_path / "p")
+    manifest = read_manifest(tmp_path / "p")
+    assert manifest.licence.file is not None
+    kept = (tmp_path / "p" / manifest.licence.file.path).read_text()
+    assert kept == "MIT License\n\nDo what you like.\n"
