@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import record, report, speed
+from benchmarks import machine, record, report, speed
 from benchmarks.export import parse_job
 from benchmarks.record import Measurement, show
 from benchmarks.runs import run
@@ -67,10 +67,10 @@ def test_result_file_says_with_what_and_where(tmp_path: Path) -> None:
 def test_command_names_no_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     words = [str(tmp_path / "speed.py"), "unet", str(tmp_path / "package"), "--rounds", "3"]
     monkeypatch.setattr(sys, "argv", words)
-    assert record.command() == "python -m benchmarks.speed unet package --rounds 3"
+    assert machine.command() == "python -m benchmarks.speed unet package --rounds 3"
     job = f"fp32={tmp_path / 'model.safetensors'}:fp16"
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "export.py"), job])
-    assert record.command() == "python -m benchmarks.export fp32=model.safetensors:fp16"
+    assert machine.command() == "python -m benchmarks.export fp32=model.safetensors:fp16"
 
 
 def test_report_shows_targets_and_leaves_quick_runs_out(tmp_path: Path) -> None:
