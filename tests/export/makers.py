@@ -37,19 +37,21 @@ def safetensors_bytes(
 ) -> bytes:
     """A file as the format says; with ``bf16`` float tensors are stored as bfloat16."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    data = b""
+    pieces: list[bytes] = []
+    end = 0
     for name, array in tensors.items():
         kind = TYPES[array.dtype.name]
         stored = array
         if bf16 and array.dtype.kind == "f":
             kind, stored = "BF16", bf16_words(array)
         raw = stored.tobytes()
-        offsets = [len(data), len(data) + len(raw)]
+        offsets = [end, end + len(raw)]
         header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": offsets}
-        data += raw
+        pieces.append(raw)
+        end += len(raw)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data
+    return b"".join([len(text).to_bytes(8, "little"), text, *pieces])
 
 
 def raw_safetensors(header: object, data: bytes = b"") -> bytes:
@@ -169,7 +171,7 @@ UNET = UnetConfig(
     in_channels=4,
     out_channels=4,
     block_channels=(32, 64, 64),
-    layers_per_block=2,
+    layers_per_block=1,
     down_attention=(True, True, False),
     up_attention=(False, True, True),
     heads=(8, 8, 8),
