@@ -9,7 +9,7 @@ picture, and more steps refine the same noise.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ class BrownianPath:
     """One image's Brownian path between two sigmas.
 
     Args:
-        make: builds a generator from a seed.
+        generator: used up for this path.
         seed: of the image.
         low: where the path starts at 0.
         high: where it ends.
@@ -37,17 +37,17 @@ class BrownianPath:
     """
 
     def __init__(
-        self, make: Callable[[int], Generator], seed: int, low: float, high: float, count: int
+        self, generator: Generator, seed: int, low: float, high: float, count: int
     ) -> None:
-        self._make, self._seed, self._count = make, seed, count
+        self._generator, self._seed, self._count = generator, seed, count
         self._low, self._high = round(low, DIGITS), round(high, DIGITS)
         root = np.random.SeedSequence(seed, pool_size=_POOL)
         self._end = self._normal(root) * math.sqrt(self._high - self._low)
         self._known: dict[float, Float64] = {}
 
     def _normal(self, node: np.random.SeedSequence) -> Float64:
-        seed = int(node.generate_state(1)[0])
-        return self._make(seed).normal(self._count).astype(np.float64)
+        self._generator.restart(int(node.generate_state(1)[0]))
+        return self._generator.normal(self._count).astype(np.float64)
 
     def at(self, sigma: float) -> Float64:
         """The path at ``sigma``, shape (count,); beyond the ends the nearest end."""
@@ -92,7 +92,7 @@ class BrownianNoise:
         positive = sigmas[sigmas > 0]
         low, high = float(positive.min()), float(positive.max())
         make, count = GENERATORS[find_rng(rng)], math.prod(shape)
-        self._paths = [BrownianPath(make, seed, low, high, count) for seed in seeds]
+        self._paths = [BrownianPath(make(seed), seed, low, high, count) for seed in seeds]
         self._position = 0
 
     @property

@@ -8,7 +8,7 @@ the order in which A1111 and diffusers draw.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,11 @@ MAX_SEED = 2**64 - 1
 
 
 class Generator(Protocol):
-    """A stream of standard normal values."""
+    """A stream of standard normal values, built from a seed."""
+
+    def restart(self, seed: int) -> None:
+        """Become the generator of ``seed``; far cheaper than building one."""
+        ...
 
     def normal(self, count: int) -> Float32:
         """The next ``count`` values, float32, shape (count,)."""
@@ -40,15 +44,18 @@ class TorchGenerator:
     """
 
     def __init__(self, seed: int) -> None:
-        # RandomState seeds MT19937 as torch does; its bit generator gives the raw words quickly.
-        seeded: Any = np.random.RandomState(seed & 0xFFFFFFFF).get_state(legacy=False)
-        self._bits = np.random.MT19937()
-        self._bits.state = seeded
+        self._bits = np.random.RandomState(0)
+        self.restart(seed)
+
+    def restart(self, seed: int) -> None:
+        """As ``manual_seed(seed)``."""
+        self._bits.seed(seed & 0xFFFFFFFF)
         self._spare: float | None = None
 
-    def words(self, count: int) -> npt.NDArray[np.uint64]:
-        """The next 32-bit words of the stream, as uint64."""
-        return self._bits.random_raw(count)
+    def words(self, count: int) -> npt.NDArray[np.uint32]:
+        """The next 32-bit words of the stream."""
+        # numpy gives a range that is all of uint32 the words as they come.
+        return self._bits.randint(0, 2**32, count, dtype=np.uint32)
 
     def normal(self, count: int) -> Float32:
         """As ``torch.randn(count)``."""
@@ -63,7 +70,7 @@ class TorchGenerator:
         return values
 
     def _uniforms(self, count: int) -> npt.NDArray[np.float64]:
-        words = self.words(count) & np.uint64(0xFFFFFF)
+        words = self.words(count) & np.uint32(0xFFFFFF)
         return words.astype(np.float64) * 2.0**-24
 
     def _single(self) -> float:
@@ -109,6 +116,10 @@ class PhiloxGenerator:
     _INVERSE_2PI = float(np.float32(2.3283064e-10 * 6.2831855))
 
     def __init__(self, seed: int) -> None:
+        self.restart(seed)
+
+    def restart(self, seed: int) -> None:
+        """Key of ``seed``, first draw."""
         self._key = (seed & 0xFFFFFFFF, seed >> 32)
         self._draws = 0
 
@@ -144,8 +155,12 @@ class NumpyGenerator:
     """
 
     def __init__(self, seed: int) -> None:
-        words = seed if seed < 2**32 else [seed & 0xFFFFFFFF, seed >> 32]
-        self._state = np.random.RandomState(words)
+        self._state = np.random.RandomState(0)
+        self.restart(seed)
+
+    def restart(self, seed: int) -> None:
+        """As ``RandomState(seed)``."""
+        self._state.seed(seed if seed < 2**32 else [seed & 0xFFFFFFFF, seed >> 32])
 
     def normal(self, count: int) -> Float32:
         """As ``standard_normal(count)``."""
