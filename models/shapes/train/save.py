@@ -16,6 +16,8 @@ from transformers import CLIPTextModel
 
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
+    # what the exporter takes as the package's own defaults
+    "_sdlite_defaults": {"guidance": 5.0, "sampler": "DPM++ 2M", "schedule": "Karras"},
     "feature_extractor": [None, None],
     "image_encoder": [None, None],
     "requires_safety_checker": False,
@@ -26,6 +28,11 @@ INDEX = {
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
 }
+README = """---
+license: apache-2.0
+---
+The shapes model of sdlite in diffusers layout. What it draws and how it was trained: ../card.md
+"""
 
 
 def assemble(run: Path, destination: Path) -> int:
@@ -59,6 +66,7 @@ def assemble(run: Path, destination: Path) -> int:
         use_karras_sigmas=True,
         steps_offset=1,
     ).save_pretrained(part / "scheduler")
+    (part / "README.md").write_text(README, encoding="utf-8")
     (part / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n", encoding="utf-8")
     # where a tool left the folder it read a part from, nobody else has that folder
     for config in part.glob("*/config.json"):
