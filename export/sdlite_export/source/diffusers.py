@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sdlite.errors import SourceError, UnknownFamily
+from sdlite.errors import SourceCorrupt, SourceError, UnknownFamily
 from sdlite.package import LatentSpace
 from sdlite_export.source import pickle
 from sdlite_export.source.checkpoint import (
@@ -137,6 +137,8 @@ def _component(
             source = pickle.open_pickle(path)
         for name in source.infos():
             known = rename(name)
+            if known in found:
+                raise SourceCorrupt(f"{what}: tensor {known} is in two files; get them again")
             if known is not None:
                 found[known] = Found(source, name)
     return gather(what, [(slot.name, slot.name, slot.shape) for slot in slots], found)

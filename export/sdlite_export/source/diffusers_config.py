@@ -19,7 +19,9 @@ DEFAULTS_KEY = "_sdlite_defaults"
 """Optional entry of ``model_index.json``: fields of ``Defaults`` the author recommends. Diffusers
 leaves entries that start with an underscore alone."""
 MAX_SIZE = 65536
-"""More channels, layers or rows than this make no sense."""
+"""More channels or rows than this make no sense."""
+MAX_LAYERS = 128
+"""More layers than this make no sense, and listing their tensors would take long."""
 
 UNET_FIXED: Mapping[str, tuple[Any, ...]] = {
     "act_fn": ("silu", "swish"),
@@ -128,8 +130,9 @@ class _Reader:
         return self.check_size(key, self.get(key, int, default))
 
     def check_size(self, key: str, value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SIZE:
-            raise SourceCorrupt(f"{self.path}: {key} {value!r} is not between 1 and {MAX_SIZE}")
+        limit = MAX_LAYERS if "layers" in key else MAX_SIZE
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+            raise SourceCorrupt(f"{self.path}: {key} {value!r} is not between 1 and {limit}")
         return value
 
     def sizes(self, key: str, count: int | None = None, default: object = None) -> tuple[int, ...]:
@@ -344,6 +347,13 @@ def read_defaults(folder: Path, index: Mapping[str, Any], latent: LatentSpace) -
     if not isinstance(stated, dict):
         raise SourceCorrupt(f"{folder / 'model_index.json'}: {DEFAULTS_KEY} is no JSON object")
     try:
-        return schema.decode(Defaults, {**chosen, **stated}, DEFAULTS_KEY)
+        defaults = schema.decode(Defaults, {**chosen, **stated}, DEFAULTS_KEY)
     except schema.SchemaError as error:
         raise SourceCorrupt(f"{folder / 'model_index.json'}: {error}") from error
+    sizes = (defaults.width, defaults.height)
+    if any(size < 1 or size % latent.factor for size in sizes) or not 1 <= defaults.steps <= 1000:
+        raise SourceCorrupt(
+            f"{folder / 'model_index.json'}: {DEFAULTS_KEY} gives {sizes[0]}x{sizes[1]} pixels in "
+            f"{defaults.steps} steps; sizes are multiples of {latent.factor}, steps 1 to 1000"
+        )
+    return defaults

@@ -81,7 +81,7 @@ def _whole_vocab(path: Path, data: dict[str, Any]) -> dict[str, int]:
 
 def _check_merges(path: Path, data: bytes) -> None:
     try:
-        lines = data.decode("utf-8").splitlines()
+        lines = data.decode("utf-8").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
         raise SourceCorrupt(f"{path}: not UTF-8 at byte {error.start}") from error
     for number, line in enumerate(lines, 1):
