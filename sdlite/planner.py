@@ -329,10 +329,14 @@ def _place(
             ]
         )
     stored, computed = _weight_bytes(package, component, artifacts)
-    activations = max(_activation_bytes(a, package.manifest, shape, batch) for a in artifacts)
     # Opened normally, ONNX Runtime keeps its own packed fp32 copy of every weight; mapped, the
-    # weights stay pages of the file and only activations are the process's own.
+    # weights stay pages of the file, and of narrow ones a wide copy lives during each call.
     mapped = options.memory_mode == "mapped"
+    activations = max(
+        _activation_bytes(artifact, package.manifest, shape, batch)
+        + (artifact.widened_bytes if mapped else 0)
+        for artifact in artifacts
+    )
     return Placement(
         component=component,
         artifacts=artifacts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,14 @@ def test_a_chain_keeps_its_order_and_counts_its_largest_part(sd15: Package) -> N
     assert [a.index for a in unet.artifacts] == [0, 1]
     assert unet.private_bytes == 225_000_000
     assert unet.mapped_bytes == 1_719_000_000
+
+
+def test_widened_weights_count_where_they_are_widened_in_every_call(sd15: Package) -> None:
+    artifacts = tuple(replace(a, widened_bytes=10**8) for a in sd15.manifest.artifacts)
+    wide = Package(sd15.root, replace(sd15.manifest, artifacts=artifacts))
+    for mode, more in (("mapped", 10**8), ("normal", 0)):
+        before = make(sd15, memory_mode=mode).placement("unet").private_bytes
+        assert make(wide, memory_mode=mode).placement("unet").private_bytes == before + more
 
 
 def test_memory_grows_with_the_picture(sd15: Package) -> None:
