@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sdlite.errors import SourceError, UnknownFamily
 from sdlite.package import MANIFEST, Package, Parity
-from sdlite_export.licence import metadata_licence
+from sdlite_export.licence import file_licence
 from sdlite_export.source import Checkpoint, SourceHash, Tensors, open_source
 from sdlite_export.source.checkpoint import ITEM_BYTES, TensorInfo
 from sdlite_export.source.ldm import open_tensors
@@ -206,7 +206,7 @@ def _unknown(
         family=None,
         size=size,
         components=(_component("tensors", tensors),),
-        licence=metadata_licence(metadata).id,
+        licence=file_licence(path, metadata).id,
         sha256=SourceHash(path.parent, (path,))(progress) if verify else None,
         metadata=metadata,
         problem=problem,

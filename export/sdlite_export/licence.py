@@ -21,6 +21,8 @@ HEADINGS = (
     (r"CC0 1\.0", "cc0-1.0"),
 )
 """Names licence texts call themselves by, for folders without a card."""
+MODELS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
+"""Suffixes of model files; a card beside several of them may belong to any."""
 ID_KEYS = ("modelspec.license", "license", "licence")
 """Metadata entries of single files, most specific first."""
 
@@ -66,6 +68,21 @@ def card_licence(card: str) -> str | None:
     if identifier in (None, "other"):
         identifier = found.get("license_name", identifier)
     return identifier
+
+
+def file_licence(path: Path, metadata: Mapping[str, str]) -> SourceLicence:
+    """Licence of a single file: what its header says, else what lies beside it.
+
+    A card or licence file is believed only where the file is the one model of its folder.
+    """
+    stated = metadata_licence(metadata)
+    if stated.id != "unknown":
+        return stated
+    try:
+        alone = sum(item.suffix.lower() in MODELS for item in path.parent.iterdir()) == 1
+    except OSError:
+        return stated
+    return folder_licence(path.parent) if alone else stated
 
 
 def metadata_licence(metadata: Mapping[str, str]) -> SourceLicence:

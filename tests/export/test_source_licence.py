@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sdlite_export.licence import card_licence, folder_licence, metadata_licence
+from sdlite_export.licence import card_licence, file_licence, folder_licence, metadata_licence
 from sdlite_export.source import SourceLicence
 
 
@@ -51,3 +51,14 @@ def test_folders(tmp_path: Path) -> None:
 )
 def test_metadata(metadata: dict[str, str], found: SourceLicence) -> None:
     assert metadata_licence(metadata) == found
+
+
+def test_single_files(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"")
+    assert file_licence(path, {}).id == "unknown"
+    (tmp_path / "README.md").write_text("---\nlicense: openrail\n---\n")
+    assert file_licence(path, {}).id == "openrail"
+    assert file_licence(path, {"license": "mit"}).id == "mit"
+    (tmp_path / "other.ckpt").write_bytes(b"")
+    assert file_licence(path, {}).id == "unknown"

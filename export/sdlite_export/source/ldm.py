@@ -18,7 +18,7 @@ import numpy as np
 
 from sdlite.errors import UnknownFamily
 from sdlite.package import Defaults, LatentSpace, NoiseTable
-from sdlite_export.licence import metadata_licence
+from sdlite_export.licence import file_licence
 from sdlite_export.source.checkpoint import (
     Checkpoint,
     Component,
@@ -117,7 +117,7 @@ def open_single_file(path: Path) -> Checkpoint:
         noise=NOISE,
         latent=LatentSpace(vae.latent_channels, factor, vae.scale),
         defaults=Defaults(64 * factor, 64 * factor),
-        licence=metadata_licence(metadata),
+        licence=file_licence(path, metadata),
         sha256=SourceHash(path.parent, (path,)),
         metadata=metadata,
         notes=tuple(notes),
