@@ -200,15 +200,17 @@ def _split(layers: list[_Layer], unlike: Mask) -> tuple[list[Mask], list[int], l
             if sizes[number] >= _MIN_FRAGMENT:
                 found.append((int(sizes[number]), labels == number, index))
     found.sort(key=lambda entry: -entry[0])
+    layer_of = np.full(unlike.shape, -1)
+    for _, mask, owner in found:
+        layer_of[mask] = owner
 
     masks: list[Mask] = []
     owners: list[int] = []
     fragments: list[Mask] = []
     for area, mask, owner in found:
-        home = next(
-            (n for n, other in enumerate(masks) if owners[n] == owner and _belongs(mask, other)),
-            None,
-        )
+        same = [n for n in range(len(masks)) if owners[n] == owner]
+        others = (layer_of >= 0) & (layer_of != owner)
+        home = next((n for n in same if _belongs(mask, masks[n], others)), None)
         if home is not None:
             masks[home] = masks[home] | mask
         elif area >= _MIN_OBJECT and not _is_fringe(mask, masks):
@@ -219,14 +221,16 @@ def _split(layers: list[_Layer], unlike: Mask) -> tuple[list[Mask], list[int], l
     return masks, owners, fragments
 
 
-def _belongs(mask: Mask, other: Mask) -> bool:
-    """Whether two regions of one colour are parts of one object.
+def _belongs(mask: Mask, other: Mask, others: Mask) -> bool:
+    """Whether two regions of one colour are parts of one object; `others` has other colours.
 
-    The second circle of an outlined ring lies inside the first; pieces that something drawn over
-    them has cut apart lie close together.
+    The second circle of an outlined ring lies inside the first. Pieces that something drawn over
+    them has cut apart, or pieces of a broken stroke, lie close together.
     """
     if bool((dilate(mask, _CUT) & other).any()):
-        return True
+        cut = bool((dilate(mask, 3) & others).any())
+        if cut or not erode(mask, 3).any():
+            return True
     for axis in (0, 1):
         inner, outer = np.flatnonzero(mask.any(axis=axis)), np.flatnonzero(other.any(axis=axis))
         if inner[0] < outer[0] or inner[-1] > outer[-1]:

@@ -223,6 +223,12 @@ def test_reads_outlines_that_cross() -> None:
     assert verdict.wholly_right, verdict.wrong
 
 
+def test_two_shapes_of_one_colour_stay_two() -> None:
+    stars = Drawn("purple", "star", "", 0.29), Drawn("purple", "star", "", 0.71)
+    reading = read_scene(picture("red", *stars))
+    assert [seen.shape for seen in reading.objects] == ["star", "star"]
+
+
 def test_refuses_other_sizes_of_picture() -> None:
     with pytest.raises(ValueError, match="64x128"):
         read_scene(Image.new("RGB", (64, 128)))
