@@ -23,9 +23,9 @@ from sdlite.registry import get as get_runtime
 from sdlite.request import complete, seeds_of
 from sdlite.sampling import (
     NoiseLevels,
-    batch_noise,
     denoiser,
     initial_latents,
+    noise_for,
     resolve,
     sigmas_for,
 )
@@ -241,7 +241,7 @@ class Pipeline:
             shape.height // manifest.latent.factor,
             shape.width // manifest.latent.factor,
         )
-        noise = batch_noise(request.rng, seeds_of(request), latent_shape)
+        noise = noise_for(sampler, request.rng, seeds_of(request), latent_shape, sigmas)
         if resume is not None and resume.x.shape != (shape.images, *latent_shape):
             raise RequestError(
                 f"the state to resume has latents {resume.x.shape}, "

@@ -12,10 +12,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, LCMScheduler
 from PIL import Image
+from sdlite_export.export import export_package
 
 import sdlite
 from sdlite.sampling import sigmas_for
-from sdlite_export.export import export_package
 from tests.parity.test_sampler_parity import (
     BETAS,
     CASES,
@@ -28,6 +28,7 @@ from tests.parity.test_sampler_parity import (
     SEED,
     STEPS,
     aligned,
+    brownian_noise,
     pictures,
     pipe,
 )
@@ -61,7 +62,7 @@ def scheduler_of(name):
 
 
 @pytest.mark.parametrize("name", [*CASES, "DDIM", "LCM"])
-def test_the_picture_is_diffusers_picture(pipe, ours, tmp_path, name):  # noqa: F811
+def test_the_picture_is_diffusers_picture(pipe, ours, tmp_path, name):
     # Each step of LCM draws the picture anew from fresh noise, and shapes is no consistency model:
     # over many steps that amplifies the last bit of every float.
     steps = 8 if name == "LCM" else STEPS
@@ -69,7 +70,14 @@ def test_the_picture_is_diffusers_picture(pipe, ours, tmp_path, name):  # noqa: 
     times = np.array([LEVELS.sigma_to_timestep(float(s)) for s in sigmas[:-1]], np.float32)
     if name == "LCM":
         times = times.round().astype(np.int64)
-    theirs = aligned(pipe, scheduler_of(name), name, sigmas, None if name == "DDIM" else times)
+    theirs = aligned(
+        pipe,
+        scheduler_of(name),
+        name,
+        sigmas,
+        None if name == "DDIM" else times,
+        step_noise=brownian_noise(name, sigmas),
+    )
     reference = pictures(pipe, theirs)[0]
     assert reference.std() > 0.05, "nothing was drawn, so nothing was compared"
     result = ours.generate(
