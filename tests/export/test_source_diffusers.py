@@ -67,6 +67,17 @@ def test_the_author_can_recommend_defaults(folder: Path) -> None:
         open_source(folder)
 
 
+def test_the_author_can_give_a_map_to_colours(folder: Path) -> None:
+    assert open_source(folder).latent.preview == ()
+    rows = [[0.1, 0.2, 0.3]] * 4 + [[0, 0, 0.5]]
+    edit(folder / "model_index.json", _sdlite_preview=rows)
+    assert open_source(folder).latent.preview == tuple(map(tuple, rows))
+    for wrong in (rows[:4], [[1, 2]] * 5, [["red"] * 3] * 5, 7):
+        edit(folder / "model_index.json", _sdlite_preview=wrong)
+        with pytest.raises(SourceCorrupt, match="_sdlite_preview"):
+            open_source(folder)
+
+
 def read_unet(folder: Path) -> dict[str, Any]:
     tensors = open_source(folder).tensors["unet"]
     return {name: tensors.read(name) for name in tensors.infos()}

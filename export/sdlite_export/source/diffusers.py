@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sdlite.errors import SourceCorrupt, SourceError, UnknownFamily
-from sdlite.package import LatentSpace
 from sdlite_export.source import pickle
 from sdlite_export.source.checkpoint import (
     Checkpoint,
@@ -17,6 +16,7 @@ from sdlite_export.source.checkpoint import (
 )
 from sdlite_export.source.diffusers_config import (
     read_defaults,
+    read_latent,
     read_scheduler,
     read_text,
     read_unet,
@@ -63,7 +63,7 @@ def open_diffusers(folder: Path) -> Checkpoint:
             f"{folder}: the U-Net takes {unet.in_channels} channels, the autoencoder has "
             f"{vae.latent_channels}"
         )
-    latent = LatentSpace(vae.latent_channels, 2 ** (len(vae.block_channels) - 1), vae.scale)
+    latent = read_latent(folder, index, vae)
     weights: list[Path] = []
     tensors: dict[str, Tensors] = {}
     for component, stem, old_stem, slots, rename in (

@@ -18,6 +18,8 @@ T = TypeVar("T")
 DEFAULTS_KEY = "_sdlite_defaults"
 """Optional entry of ``model_index.json``: fields of ``Defaults`` the author recommends. Diffusers
 leaves entries that start with an underscore alone."""
+PREVIEW_KEY = "_sdlite_preview"
+"""Optional entry of ``model_index.json``: ``LatentSpace.preview``."""
 MAX_SIZE = 65536
 """More channels or rows than this make no sense."""
 MAX_LAYERS = 128
@@ -357,3 +359,26 @@ def read_defaults(folder: Path, index: Mapping[str, Any], latent: LatentSpace) -
             f"{defaults.steps} steps; sizes are multiples of {latent.factor}, steps 1 to 1000"
         )
     return defaults
+
+
+def read_latent(folder: Path, index: Mapping[str, Any], vae: VaeConfig) -> LatentSpace:
+    """The latent space, with the author's map to colours where there is one."""
+    channels = vae.latent_channels
+    shape = {
+        "channels": channels,
+        "factor": 2 ** (len(vae.block_channels) - 1),
+        "scale": vae.scale,
+        "preview": index.get(PREVIEW_KEY, []),
+    }
+    where = folder / "model_index.json"
+    try:
+        latent = schema.decode(LatentSpace, shape, PREVIEW_KEY)
+    except schema.SchemaError as error:
+        raise SourceCorrupt(f"{where}: {error}") from error
+    sizes = [len(row) for row in latent.preview]
+    if sizes not in ([], [3] * (channels + 1)):
+        raise SourceCorrupt(
+            f"{where}: {PREVIEW_KEY} has rows of {sizes} numbers; {channels + 1} rows of 3 are "
+            "needed, one a latent channel and the bias"
+        )
+    return latent
