@@ -103,6 +103,11 @@ def show_plan(plan: Any) -> None:
 
 def ask() -> bool:
     """Ask in a terminal; anywhere else nobody could answer."""
-    if not sys.stdin.isatty():
+    if not somebody_is_there():
         raise RequestError("nobody is there to confirm the download; add --yes")
     return click.confirm("Download?", default=True, err=True)
+
+
+def somebody_is_there() -> bool:
+    """Whether a question would reach a person."""
+    return sys.stdin.isatty()
