@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.export.makers import (
     VAE,
     TorchFile,
     ldm_model,
+    raw_safetensors,
     safetensors_bytes,
 )
 
@@ -171,6 +173,33 @@ def test_a_ckpt_file_gives_the_same(tmp_path: Path, model: dict[str, Any], small
         assert tensors.infos() == other.tensors[component].infos()
         for name in tensors.infos():
             assert (tensors.read(name) == other.tensors[component].read(name)).all()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a sparse file")
+def test_a_full_size_header_is_read(tmp_path: Path) -> None:
+    header: dict[str, Any] = {}
+    end = 0
+    for prefix, slots in (
+        ("model.diffusion_model.", unet_slots(SD15)),
+        ("first_stage_model.", vae_slots(SD15_VAE)),
+        ("cond_stage_model.transformer.", text_slots(SD15_TEXT)),
+    ):
+        for slot in slots:
+            size = 4 * int(np.prod(slot.shape))
+            header[prefix + slot.ldm] = {
+                "dtype": "F32",
+                "shape": slot.shape,
+                "data_offsets": [end, end + size],
+            }
+            end += size
+    path = tmp_path / "sd15.safetensors"
+    path.write_bytes(raw_safetensors(header))
+    with path.open("r+b") as stream:
+        stream.truncate(path.stat().st_size + end)  # 4.3 GB that take no space
+    checkpoint = open_source(path)
+    assert (checkpoint.unet, checkpoint.vae, checkpoint.text) == (SD15, SD15_VAE, SD15_TEXT)
+    assert checkpoint.sha256.size > 4_200_000_000
+    assert not checkpoint.tensors["vae"].read("quant_conv.weight").any()
 
 
 def write(path: Path, tensors: dict[str, Any], **metadata: str) -> Path:

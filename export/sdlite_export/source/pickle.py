@@ -37,13 +37,12 @@ class PickleFile:
     """Where its members lie."""
     records: Mapping[str, TensorRecord]
     """Storage, offset, shape and strides by tensor name."""
+    entries: Mapping[str, TensorInfo]
+    """Shape and dtype by name."""
 
     def infos(self) -> Mapping[str, TensorInfo]:
         """Every tensor's shape and dtype, by name."""
-        return {
-            name: TensorInfo(record.shape, record.storage.dtype)
-            for name, record in self.records.items()
-        }
+        return self.entries
 
     def read(self, name: str) -> Array:
         """Read one tensor, contiguous; raises ``SourceCorrupt`` when it is not there."""
@@ -76,7 +75,10 @@ def open_pickle(path: Path) -> PickleFile:
     records = _state_dict(path, top)
     for name, record in records.items():
         _check(path, archive, name, record)
-    return PickleFile(path, archive, records)
+    entries = {
+        name: TensorInfo(record.shape, record.storage.dtype) for name, record in records.items()
+    }
+    return PickleFile(path, archive, records, entries)
 
 
 def _state_dict(path: Path, top: object) -> dict[str, TensorRecord]:
