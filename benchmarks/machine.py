@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sdlite.hardware import describe
-from sdlite.package import MANIFEST, read_manifest
+from sdlite.manifest import MANIFEST, read_manifest
 
 DISTRIBUTIONS = ("sdlite", "numpy", "onnxruntime", "tokenizers", "pillow")
 

@@ -17,8 +17,7 @@ from typing import Any, Literal
 from sdlite import __version__
 from sdlite.engine import Artifact
 from sdlite.errors import PackageInvalid, PackageMissing, UnknownFamily
-from sdlite.onnxfile import OnnxFile, read_onnx
-from sdlite.package import (
+from sdlite.manifest import (
     MANIFEST,
     VERSION,
     Defaults,
@@ -27,12 +26,12 @@ from sdlite.package import (
     Licence,
     Manifest,
     NoiseTable,
-    Package,
     Source,
     Tokenizer,
     WeightFile,
-    hash_file,
 )
+from sdlite.onnxfile import OnnxFile, read_onnx
+from sdlite.package import Package, hash_file
 from sdlite.ports import bind
 
 INDEX = "model_index.json"

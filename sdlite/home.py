@@ -266,7 +266,8 @@ def describe(model: Model) -> Description:
     if model.kind != "package":
         problem = None if model.ready else f"needs export: sdlite export {_shell(model.path)} DEST"
         return Description(model, _disk_size(model.path), problem=problem)
-    from sdlite.package import Package, read_manifest
+    from sdlite.manifest import read_manifest
+    from sdlite.package import Package
 
     try:
         manifest = read_manifest(model.path)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Exif, Image
     from PIL.PngImagePlugin import PngInfo
 
-    from sdlite.package import Manifest
+    from sdlite.manifest import Manifest
     from sdlite.types import Request
 
 KEY = "parameters"

@@ -13,7 +13,8 @@ from typing import Literal
 
 from sdlite.engine import Artifact, LoadOptions
 from sdlite.errors import NoPlan, RequestError, UnknownName
-from sdlite.package import Manifest, Package
+from sdlite.manifest import Manifest
+from sdlite.package import Package
 from sdlite.types import Device
 
 MemoryMode = Literal["normal", "mapped"]

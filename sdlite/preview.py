@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdlite.errors import RequestError
-from sdlite.package import LatentSpace
+from sdlite.manifest import LatentSpace
 from sdlite.types import Float32
 
 UInt8 = npt.NDArray[np.uint8]

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import replace
 
 from sdlite.errors import RequestError, UnknownName
-from sdlite.package import Manifest
+from sdlite.manifest import Manifest
 from sdlite.sampling import RNG_NAMES, resolve
 from sdlite.types import Request
 

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sdlite.errors import OutputError, PackageError
-from sdlite.package import MANIFEST, Package, read_manifest
+from sdlite.manifest import MANIFEST, read_manifest
+from sdlite.package import Package
 
 log = logging.getLogger("sdlite.export")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from sdlite import __version__
 from sdlite.engine import Artifact
 from sdlite.errors import UnknownName
-from sdlite.package import (
+from sdlite.manifest import (
     MANIFEST,
     VERSION,
     FileEntry,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdlite.errors import SourceError, UnknownFamily
-from sdlite.package import MANIFEST, Package, Parity
+from sdlite.manifest import MANIFEST, Parity
+from sdlite.package import Package
 from sdlite_export.licence import file_licence
 from sdlite_export.source import Checkpoint, SourceHash, Tensors, open_source
 from sdlite_export.source.checkpoint import ITEM_BYTES, TensorInfo

@@ -12,7 +12,7 @@ from sdlite import registry
 from sdlite.chain import open_chain
 from sdlite.engine import Artifact, LoadOptions, Runtime
 from sdlite.errors import RuntimeUnavailable
-from sdlite.package import Manifest, Parity
+from sdlite.manifest import Manifest, Parity
 from sdlite.types import Array, Device
 
 log = logging.getLogger("sdlite.export")

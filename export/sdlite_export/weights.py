@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from sdlite.errors import OutputError, SourceCorrupt, SourceError
-from sdlite.package import FileEntry, TensorEntry
+from sdlite.manifest import FileEntry, TensorEntry
 from sdlite.types import Array
 from sdlite_export.emit.graph import WeightNeed, stored_dtype
 from sdlite_export.source.checkpoint import TensorInfo, Tensors

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sdlite.package import NoiseTable
+from sdlite.manifest import NoiseTable
 from sdlite.types import Float32
 
 

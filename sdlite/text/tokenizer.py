@@ -15,8 +15,8 @@ from sdlite.errors import PackageInvalid
 if TYPE_CHECKING:
     import tokenizers
 
+    from sdlite.manifest import Tokenizer as TokenizerSpec
     from sdlite.package import Package
-    from sdlite.package import Tokenizer as TokenizerSpec
 
 # CLIP (Radford et al., 2021) cuts contractions, runs of letters, single digits and runs of other
 # characters; white space separates and is dropped.

@@ -17,7 +17,8 @@ from sdlite_export import destination
 from sdlite_export.destination import package_folder
 
 from sdlite.errors import OutputError
-from sdlite.package import MANIFEST, Package
+from sdlite.manifest import MANIFEST
+from sdlite.package import Package
 
 
 def write(folder: Path, text: str = "new") -> None:

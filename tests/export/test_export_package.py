@@ -10,7 +10,8 @@ from sdlite_export.export import export_package
 
 from sdlite import __version__, registry
 from sdlite.errors import OutputError, RuntimeUnavailable, SourceError, UnknownName
-from sdlite.package import Package, read_manifest
+from sdlite.manifest import read_manifest
+from sdlite.package import Package
 from tests.tiny import Tiny, make_tiny_checkpoint
 
 

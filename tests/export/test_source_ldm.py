@@ -14,7 +14,8 @@ from sdlite_export.source import open_source
 from sdlite_export.source.layout import text_slots, unet_slots, vae_slots
 
 from sdlite.errors import SourceCorrupt, SourceError, UnknownFamily
-from sdlite.package import Defaults, LatentSpace, NoiseTable, hash_file
+from sdlite.manifest import Defaults, LatentSpace, NoiseTable
+from sdlite.package import hash_file
 from tests.export.makers import (
     TEXT,
     UNET,

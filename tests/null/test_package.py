@@ -20,7 +20,13 @@ from sdlite.errors import (
     PackageTooNew,
     UnknownName,
 )
-from sdlite.package import MANIFEST, VERSION, Package, dump_manifest, read_manifest
+from sdlite.manifest import (
+    MANIFEST,
+    VERSION,
+    dump_manifest,
+    read_manifest,
+)
+from sdlite.package import Package
 
 
 def entry(root: Path, path: str, content: bytes) -> dict[str, Any]:

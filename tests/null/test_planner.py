@@ -9,17 +9,17 @@ import pytest
 
 from sdlite.engine import Artifact
 from sdlite.errors import NoPlan, RequestError, UnknownName
-from sdlite.package import (
+from sdlite.manifest import (
     Defaults,
     FileEntry,
     LatentSpace,
     Licence,
     Manifest,
     NoiseTable,
-    Package,
     Source,
     WeightFile,
 )
+from sdlite.package import Package
 from sdlite.planner import Budget, Plan, Preferences, RequestShape, plan
 from sdlite.types import Device
 

@@ -9,7 +9,7 @@ import pytest
 
 from sdlite import preview
 from sdlite.errors import RequestError
-from sdlite.package import LatentSpace
+from sdlite.manifest import LatentSpace
 
 SD1 = LatentSpace(channels=4, factor=8, scale=0.18215)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sdlite.errors import RequestError, UnknownName
-from sdlite.package import NoiseTable
+from sdlite.manifest import NoiseTable
 from sdlite.sampling import NoiseLevels, denoiser
 
 LEVELS = NoiseLevels.from_table(NoiseTable("scaled_linear", 0.00085, 0.012, 1000))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sdlite.errors import RequestError
-from sdlite.package import NoiseTable
+from sdlite.manifest import NoiseTable
 from sdlite.sampling import (
     SAMPLERS,
     BrownianNoise,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdlite.package import NoiseTable
+from sdlite.manifest import NoiseTable
 from sdlite.sampling import (
     BrownianNoise,
     NoiseLevels,

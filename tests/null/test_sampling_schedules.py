@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdlite.errors import RequestError, UnknownName
-from sdlite.package import NoiseTable
+from sdlite.manifest import NoiseTable
 from sdlite.sampling import SCHEDULES, NoiseLevels, sigmas_for
 from sdlite.sampling.schedules import lcm_timesteps
 

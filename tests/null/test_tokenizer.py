@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdlite.errors import PackageInvalid
-from sdlite.package import Tokenizer
+from sdlite.manifest import Tokenizer
 from sdlite.text.conditioning import condition
 from sdlite.text.tokenizer import ClipTokenizer
 

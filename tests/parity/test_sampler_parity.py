@@ -39,7 +39,7 @@ from diffusers import (
 )
 from PIL import Image
 
-from sdlite.package import NoiseTable
+from sdlite.manifest import NoiseTable
 from sdlite.sampling import (
     NoiseLevels,
     denoiser,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdlite.engine import Artifact
-from sdlite.package import TensorEntry
+from sdlite.manifest import TensorEntry
 from sdlite_export.architectures.clip_text import text_encoder
 from sdlite_export.architectures.unet import unet
 from sdlite_export.architectures.vae import vae_decoder, vae_encoder

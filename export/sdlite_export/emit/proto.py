@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sdlite import __version__
 from sdlite.engine import TensorSpec
-from sdlite.package import TensorEntry
+from sdlite.manifest import TensorEntry
 from sdlite_export.emit.graph import Graph, Node
 from sdlite_export.emit.targets import Target
 from sdlite_export.ops import Value

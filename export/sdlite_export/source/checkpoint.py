@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from sdlite.errors import SourceCorrupt, SourceError
-from sdlite.package import Defaults, LatentSpace, NoiseTable
+from sdlite.manifest import Defaults, LatentSpace, NoiseTable
 from sdlite.types import Array
 from sdlite_export.configs import ClipTextConfig, UnetConfig, VaeConfig
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from sdlite import schema
 from sdlite.errors import SourceCorrupt, UnknownFamily
-from sdlite.package import Defaults, LatentSpace, NoiseTable
+from sdlite.manifest import Defaults, LatentSpace, NoiseTable
 from sdlite_export.configs import ClipTextConfig, UnetConfig, VaeConfig
 from sdlite_export.source.files import read_json
 from sdlite_export.source.gather import SUPPORTED

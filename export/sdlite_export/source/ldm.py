@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from sdlite.errors import UnknownFamily
-from sdlite.package import Defaults, LatentSpace, NoiseTable
+from sdlite.manifest import Defaults, LatentSpace, NoiseTable
 from sdlite_export.licence import file_licence
 from sdlite_export.source.checkpoint import (
     Checkpoint,

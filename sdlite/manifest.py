@@ -1,0 +1,307 @@
+"""What ``sdlite.json`` says, as frozen dataclasses, and the reader that refuses everything else.
+
+docs/package.md is the specification.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from sdlite import schema
+from sdlite.engine import Artifact
+from sdlite.errors import PackageInvalid, PackageMissing, PackageTooNew
+
+MANIFEST = "sdlite.json"
+VERSION = 1
+"""Package version this reader writes; it reads all versions up to it."""
+MAX_MANIFEST_BYTES = 16 << 20
+MAX_PATH_CHARACTERS = 200
+PATH_REFUSED = re.compile(r"[\\:\x00-\x1f\ud800-\udfff]")
+"""Separators of other systems, drive letters, control characters, halves of characters."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of the package."""
+
+    path: str
+    """Relative to the package, forward slashes, inside it."""
+    size: int
+    """Bytes."""
+    sha256: str
+    """Hexadecimal."""
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of a weight file."""
+
+    dtype: str
+    """``float32``, ``float16`` or ``int64``."""
+    shape: tuple[int, ...]
+    """Shape as stored."""
+    offset: int
+    """First byte in the weight file, a multiple of 4096."""
+    size: int
+    """Bytes."""
+    layout: Literal["source", "transposed"] = "source"
+    """``transposed``: a linear weight stored (in, out) where the state dict has (out, in)."""
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """All weights of one component, named by diffusers' state-dict keys."""
+
+    file: FileEntry
+    """The file on disk."""
+    precision: str
+    """``fp32`` or ``fp16``."""
+    tensors: Mapping[str, TensorEntry]
+    """Where each tensor lies."""
+
+
+@dataclass(frozen=True)
+class NoiseTable:
+    """The forward process the model was trained with."""
+
+    kind: Literal["scaled_linear", "linear"]
+    """How betas run from first to last."""
+    beta_start: float
+    """First beta."""
+    beta_end: float
+    """Last beta."""
+    train_steps: int
+    """Number of timesteps."""
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """The autoencoder's latents."""
+
+    channels: int
+    """Channels of a latent picture."""
+    factor: int
+    """Pixels per latent cell, each way."""
+    scale: float
+    """Latents = scale * autoencoder mean."""
+    preview: tuple[tuple[float, ...], ...] = ()
+    """Linear map to RGB in -1..1: three numbers a channel, then the bias; empty when unknown."""
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """One tokenizer: files and the numbers around them."""
+
+    name: str
+    """``tokenizer`` or ``tokenizer_2``."""
+    kind: Literal["clip"]
+    """How text is cut into tokens."""
+    files: tuple[FileEntry, ...]
+    """``vocab.json`` and ``merges.txt``, or ``tokenizer.json``."""
+    length: int
+    """Tokens of one chunk, begin and end included."""
+    bos: int
+    """Id of the begin token."""
+    eos: int
+    """Id of the end token."""
+    pad: int
+    """Id that fills the chunk."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a request that leaves things open gets."""
+
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    steps: int = 20
+    """Intervals of the schedule."""
+    guidance: float = 7.0
+    """Guidance scale."""
+    sampler: str = "DPM++ 2M"
+    """A1111's name."""
+    schedule: str = "Automatic"
+    """A1111's label."""
+
+
+@dataclass(frozen=True)
+class Licence:
+    """What the source says about its use."""
+
+    id: str
+    """SPDX or hub identifier; ``unknown`` when the source states none."""
+    file: FileEntry | None = None
+    """The licence text, when the source had one."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was exported."""
+
+    kind: str
+    """``diffusers``, ``single-file`` ..."""
+    name: str
+    """File or folder name, without its path."""
+    sha256: str
+    """Hash over the source's weight files."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest difference from the reference, found when the package was made."""
+
+    component: str
+    """Which component."""
+    variant: str
+    """Which graph variant."""
+    reference: str
+    """What it was compared with, and where."""
+    max_abs: float
+    """Largest absolute error, in units of the reference output's standard deviation."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything ``sdlite.json`` says."""
+
+    version: int
+    """Package version it was written as."""
+    reader: int
+    """Least reader version that understands it."""
+    name: str
+    """Model name."""
+    family: str
+    """``sd1`` (later ``sd2``, ``sdxl`` ...)."""
+    prediction: Literal["epsilon", "v_prediction"]
+    """What the U-Net predicts."""
+    noise: NoiseTable
+    """Forward process."""
+    latent: LatentSpace
+    """Latents."""
+    tokenizers: tuple[Tokenizer, ...]
+    """In the order of the text encoders."""
+    defaults: Defaults
+    """For open requests."""
+    licence: Licence
+    """Terms of use."""
+    source: Source
+    """Where it came from."""
+    exporter: str
+    """Version of sdlite that wrote it."""
+    artifacts: tuple[Artifact, ...]
+    """Graphs."""
+    weights: Mapping[str, WeightFile] = field(default_factory=dict)
+    """Weight files by component."""
+    parity: tuple[Parity, ...] = ()
+    """Measured differences."""
+
+
+def safe_path(root: Path, relative: str) -> Path:
+    """Join ``relative`` to ``root``; raises ``PackageInvalid`` when it would leave the folder."""
+    pure = PurePosixPath(relative)
+    plain = 0 < len(relative) <= MAX_PATH_CHARACTERS and not PATH_REFUSED.search(relative)
+    if not plain or pure.is_absolute() or ".." in pure.parts or str(pure) != relative:
+        raise PackageInvalid(f"path {relative!r} is not a plain path inside the package")
+    path = root / pure
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise PackageInvalid(f"path {relative!r} leads outside the package")
+    return path
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read and check ``sdlite.json`` alone; raises ``PackageError``."""
+    path = root / MANIFEST
+    if not path.is_file():
+        raise PackageMissing(f"{root} is no package: it has no {MANIFEST}")
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise PackageInvalid(f"{path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB")
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise PackageInvalid(f"{path} is not JSON: {error}") from error
+    needs = data.get("reader") if isinstance(data, dict) else None
+    if isinstance(needs, int) and needs > VERSION:
+        raise PackageTooNew(
+            f"{path} needs package reader {needs}, this sdlite reads up to {VERSION}; update sdlite"
+        )
+    try:
+        manifest = schema.decode(Manifest, data)
+    except schema.SchemaError as error:
+        raise PackageInvalid(f"{path}: {error}") from error
+    check_manifest(root, manifest)
+    return manifest
+
+
+def check_manifest(root: Path, manifest: Manifest) -> None:
+    """What types cannot say: paths inside, offsets inside and apart, numbers sensible."""
+    where = root / MANIFEST
+    if not manifest.artifacts:
+        raise PackageInvalid(f"{where}: no artifacts")
+    paths = {weights.file.path for weights in manifest.weights.values()}
+    for artifact in manifest.artifacts:
+        safe_path(root, artifact.graph)
+        if artifact.weights is not None and artifact.weights not in paths:
+            raise PackageInvalid(
+                f"{where}: graph {artifact.graph} refers to {artifact.weights}, "
+                "which is no weight file of this package"
+            )
+    for component, weights in manifest.weights.items():
+        safe_path(root, weights.file.path)
+        _check_tensors(f"{where}: {component}", weights)
+    for tokenizer in manifest.tokenizers:
+        for entry in tokenizer.files:
+            safe_path(root, entry.path)
+    if (
+        manifest.noise.train_steps < 1
+        or not 0 < manifest.noise.beta_start <= manifest.noise.beta_end < 1
+    ):
+        raise PackageInvalid(f"{where}: noise table {manifest.noise} makes no sense")
+    if manifest.latent.scale <= 0 or manifest.latent.channels < 1 or manifest.latent.factor < 1:
+        raise PackageInvalid(f"{where}: latent space {manifest.latent} makes no sense")
+    rows = manifest.latent.preview
+    if rows and [len(row) for row in rows] != [3] * (manifest.latent.channels + 1):
+        raise PackageInvalid(
+            f"{where}: the preview map is not three numbers for each of "
+            f"{manifest.latent.channels} channels and the bias"
+        )
+
+
+ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8}
+
+
+def _check_tensors(where: str, weights: WeightFile) -> None:
+    end = 0
+    for name, tensor in sorted(weights.tensors.items(), key=lambda item: item[1].offset):
+        if tensor.dtype not in ITEM_BYTES:
+            raise PackageInvalid(f"{where}: tensor {name} has unknown dtype {tensor.dtype!r}")
+        count = 1
+        for extent in tensor.shape:
+            if extent < 1:
+                raise PackageInvalid(f"{where}: tensor {name} has shape {tensor.shape}")
+            count *= extent
+        if count * ITEM_BYTES[tensor.dtype] != tensor.size:
+            raise PackageInvalid(
+                f"{where}: tensor {name} of shape {tensor.shape} and dtype {tensor.dtype} "
+                f"cannot have {tensor.size} bytes"
+            )
+        if tensor.offset < end or tensor.offset % 4096:
+            raise PackageInvalid(
+                f"{where}: tensor {name} at byte {tensor.offset} overlaps or is not page-aligned"
+            )
+        end = tensor.offset + tensor.size
+    if end > weights.file.size:
+        raise PackageInvalid(
+            f"{where}: tensors end at byte {end}, the file has {weights.file.size}"
+        )
+
+
+def dump_manifest(manifest: Manifest) -> str:
+    """The text of ``sdlite.json``."""
+    return json.dumps(schema.encode(manifest), indent=1, ensure_ascii=False) + "\n"
