@@ -26,6 +26,7 @@ LAYERS = (
     ("errors", "types"),
     ("schema", "engine"),
     ("package",),
+    ("manifest",),
     ("hardware", "memory", "registry", "chain", "ports", "onnxfile", "foreign"),
     ("text", "sampling", "image", "weights", "metadata", "output", "preview"),
     ("settings", "home", "planner", "request", "components"),
@@ -36,7 +37,7 @@ LAYERS = (
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ALLOWED_TO_RUNTIMES = {"engine", "types", "errors", "onnxfile"}
-ALLOWED_TO_EXPORT = {"package", "types", "errors", "engine", "schema"}
+ALLOWED_TO_EXPORT = {"manifest", "package", "types", "errors", "engine", "schema"}
 ALLOWED_TO_VERIFY = ALLOWED_TO_EXPORT | {"registry", "chain"}
 """Comparing graphs needs an engine: only there, and through the registry."""
 
