@@ -25,8 +25,8 @@ ENGINES = ("onnxruntime", "openvino", "coremltools")
 LAYERS = (
     ("errors", "types"),
     ("schema", "engine"),
-    ("package",),
     ("manifest",),
+    ("package",),
     ("hardware", "memory", "registry", "chain", "ports", "onnxfile", "foreign"),
     ("text", "sampling", "image", "weights", "metadata", "output", "preview"),
     ("settings", "home", "planner", "request", "components"),
