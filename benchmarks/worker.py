@@ -7,6 +7,7 @@ the session is open, and then one for every line it writes. Inputs are random, o
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from sdlite_runtimes import ortsupport
 
 from benchmarks.watch import Memory, Watch
 from sdlite.chain import open_chain
@@ -33,7 +35,7 @@ class Spec:
     """What a worker opens."""
 
     path: str
-    """Package folder, or an ONNX file of somebody else, opened as plain ONNX Runtime does."""
+    """Package folder, or somebody else's ONNX file, opened with the same options."""
     component: str = "unet"
     """Component of the package."""
     variant: str = "fused"
@@ -57,16 +59,17 @@ class Spec:
 
 
 class ForeignSession:
-    """Somebody else's ONNX file, opened with ONNX Runtime's defaults and the same threads."""
+    """Somebody else's ONNX file, opened with the options our adapter would open it with."""
 
     def __init__(self, spec: Spec) -> None:
-        import onnxruntime as ort
-
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = spec.threads
-        settings.log_severity_level = 4
+        ort = ortsupport.engine()
+        options = LoadOptions(threads=spec.threads, memory_mode=spec.mode, engine=spec.engine)
+        settings, disabled = ortsupport.session_options(ort, options)
         self._session: Any = ort.InferenceSession(
-            spec.path, settings, providers=["CPUExecutionProvider"]
+            spec.path,
+            settings,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=disabled,
         )
         dtypes = {
             "tensor(float)": "float32",
@@ -137,10 +140,13 @@ def _guess(tensor: TensorSpec, spec: Spec) -> tuple[int, ...]:
     )
 
 
-def _facts(watch: Watch, seconds: float) -> dict[str, Any]:
+def _facts(watch: Watch, start: float, times: os.times_result) -> dict[str, Any]:
+    seconds, spent = time.perf_counter() - start, os.times()
     now = watch.read() or Memory(0, 0)
     return {
         "seconds": seconds,
+        "user_seconds": spent.user - times.user,
+        "system_seconds": spent.system - times.system,
         "private_now": now.private,
         "mapped_now": now.mapped,
         "private_peak": watch.private_peak,
@@ -152,21 +158,24 @@ def serve(spec: Spec) -> None:
     """Open, then run once for every line on standard input."""
     with Watch() as watch:
         before = watch.read() or Memory(0, 0)
+        start, times = time.perf_counter(), os.times()
+        get("onnxruntime").probe()
+        loaded = time.perf_counter() - start
         start = time.perf_counter()
         session = open_session(spec)
-        facts = _facts(watch, time.perf_counter() - start)
-        _say({**facts, "private_before": before.private, "inputs": len(session.inputs)})
+        facts = _facts(watch, start, times)
+        _say({**facts, "private_before": before.private, "import_seconds": loaded})
         feeds = inputs_for(session.inputs, spec)
         if not spec.watch:
             watch.pause()
         for _ in sys.stdin:
             watch.reset()
-            start = time.perf_counter()
+            start, times = time.perf_counter(), os.times()
             outputs = session.run(feeds)
-            seconds = time.perf_counter() - start
+            facts = _facts(watch, start, times)
             finite = all(bool(np.isfinite(value).all()) for value in outputs.values())
             deviation = max(float(np.std(value)) for value in outputs.values())
-            _say({**_facts(watch, seconds), "finite": finite, "deviation": deviation})
+            _say({**facts, "finite": finite, "deviation": deviation})
 
 
 def _say(facts: dict[str, Any]) -> None:
