@@ -58,7 +58,7 @@ class Destination:
     def save(self, index: int, image: Image, infotext: str | None = None) -> Path:
         """Write picture ``index`` of the job; raises ``OutputError`` and leaves nothing then."""
         data = encode(image, self.format, infotext)
-        _make_folder(self.folder)
+        make_folder(self.folder)
         if self.names:
             path = self.folder / self.names[index]
             write_whole(path, data, overwrite=self.overwrite)
@@ -200,7 +200,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; raises ``OutputError``."""
     with _named_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
 

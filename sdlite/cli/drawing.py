@@ -144,7 +144,7 @@ class Drawing:
                     )
                 self.pictures.append(Picture(path, seed, result))
                 if shown is not None:
-                    shown.end()
+                    shown.end(result.images[0])
                 if self.report is not None:
                     bar.hide()
                     self.report.picture(self.pictures[-1])

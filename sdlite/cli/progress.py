@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdlite.cli.terminal import detect, draw
-from sdlite.output import Destination, encode, write_whole
+from sdlite.output import Destination, encode, make_folder, write_whole
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from sdlite.preview import LinearMap
     from sdlite.types import Step
 
@@ -160,6 +161,7 @@ class Preview:
         self._bar = bar
         self._protocol = detect(sys.stderr, os.environ)
         self._path: Path | None = None
+        self._overwrite = False
         self._drawn = False
         self._when = 0.0
 
@@ -169,6 +171,7 @@ class Preview:
         self._when = 0.0
         if self._protocol is None:
             self._path = target.preview_path(picture)
+            self._overwrite = target.overwrite
 
     def step(self, step: Step) -> None:
         """Show what the model expects after this step."""
@@ -185,13 +188,15 @@ class Preview:
             self._bar.write(draw(small, self._protocol, again=self._drawn))
         elif self._path is not None:
             large = small.resize((small.width * self._factor, small.height * self._factor))
+            make_folder(self._path.parent)
             # The name was free when the picture began; from the second step on the file is ours.
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path, encode(large, "png"), overwrite=self._drawn)
+            overwrite = self._drawn or self._overwrite
+            write_whole(self._path, encode(large, "png"), overwrite)
         self._drawn = True
 
-    def end(self) -> None:
-        """Say where the file is, if it is one."""
-        if self._path is not None and self._drawn:
-            with contextlib.suppress(OSError):
-                self._bar.write(f"sdlite: preview in {self._path}\n")
+    def end(self, picture: Image) -> None:
+        """Show the finished picture in place of the last preview, or say where the file is."""
+        if self._protocol is not None:
+            self._bar.write(draw(picture, self._protocol, again=self._drawn))
+        elif self._path is not None and self._drawn:
+            self._bar.write(f"sdlite: preview in {self._path}\n")

@@ -157,7 +157,8 @@ def test_preview_is_saved_where_no_terminal_shows_it(run: Run) -> None:
     assert "a.preview.png" in done.stderr
     with Image.open("a.preview.png") as image:
         assert image.size == (64, 64)
-    run("generate", "b", "-o", "a.jpg", "--preview", "--steps", "3", "--overwrite")
+    again = run("generate", "b", "-o", "a.jpg", "--preview", "--steps", "3", "--overwrite")
+    assert again.exit_code == 0, again.output
     assert names() == ["a.jpg", "a.preview.png"]
 
 
@@ -185,3 +186,11 @@ def test_a_star_in_a_prompt_is_no_pattern(run: Run) -> None:
     Path("abc.txt").touch()
     run("generate", "a*", "-o", "a.png", "--steps", "1")
     assert metadata.parse(str(metadata.read(Path("a.png")))).prompt == "a*"
+
+
+def test_preview_in_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdlite.cli.progress.detect", lambda *_: "blocks")
+    done = run("generate", "a", "b", "-o", "a.png", "--preview", "--steps", "3", "--progress")
+    assert done.exit_code == 0, done.output
+    assert names() == ["a-1.png", "a-2.png"]
+    assert "▀" in done.stderr
