@@ -8,7 +8,6 @@ that come with sdlite are listed here as well, so that they are found without in
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,6 +35,9 @@ _runtimes: dict[str, Runtime] = {}
 
 @cache
 def _targets() -> dict[str, str]:
+    # Imported here: it draws in the email package, which nothing else needs.
+    import importlib.metadata
+
     found = dict(BUILT_IN)
     for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda item: item.name):
         found.setdefault(entry.name, entry.value)
