@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -21,6 +21,12 @@ VERSION = 1
 """Package version this reader writes; it reads all versions up to it."""
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_PATH_CHARACTERS = 200
+MAX_TRAIN_STEPS = 100_000
+MAX_TOKENS = 4096
+FAMILIES = ("sd1",)
+"""Model families this reader draws."""
+LATENT_PORTS = {("unet", "sample"), ("vae_decoder", "latent_sample")}
+"""Inputs that take latents, by component."""
 PATH_REFUSED = re.compile(r"[\\:\x00-\x1f\ud800-\udfff]")
 """Separators of other systems, drive letters, control characters, halves of characters."""
 
@@ -242,8 +248,16 @@ def read_manifest(root: Path) -> Manifest:
 def check_manifest(root: Path, manifest: Manifest) -> None:
     """What types cannot say: paths inside, offsets inside and apart, numbers sensible."""
     where = root / MANIFEST
+    if manifest.family not in FAMILIES:
+        raise PackageInvalid(
+            f"{where}: model family {manifest.family!r} is not one this sdlite draws "
+            f"({', '.join(FAMILIES)}); a later version may"
+        )
     if not manifest.artifacts:
         raise PackageInvalid(f"{where}: no artifacts")
+    if not manifest.tokenizers:
+        raise PackageInvalid(f"{where}: no tokenizer")
+    _check_distinct(where, manifest.artifacts)
     paths = {weights.file.path for weights in manifest.weights.values()}
     for artifact in manifest.artifacts:
         safe_path(root, artifact.graph)
@@ -258,19 +272,48 @@ def check_manifest(root: Path, manifest: Manifest) -> None:
     for tokenizer in manifest.tokenizers:
         for entry in tokenizer.files:
             safe_path(root, entry.path)
-    if (
-        manifest.noise.train_steps < 1
-        or not 0 < manifest.noise.beta_start <= manifest.noise.beta_end < 1
-    ):
-        raise PackageInvalid(f"{where}: noise table {manifest.noise} makes no sense")
-    if manifest.latent.scale <= 0 or manifest.latent.channels < 1 or manifest.latent.factor < 1:
-        raise PackageInvalid(f"{where}: latent space {manifest.latent} makes no sense")
+    _check_numbers(where, manifest)
     rows = manifest.latent.preview
     if rows and [len(row) for row in rows] != [3] * (manifest.latent.channels + 1):
         raise PackageInvalid(
             f"{where}: the preview map is not three numbers for each of "
             f"{manifest.latent.channels} channels and the bias"
         )
+
+
+def _check_numbers(where: Path, manifest: Manifest) -> None:
+    noise, latent, defaults = manifest.noise, manifest.latent, manifest.defaults
+    betas = 0 < noise.beta_start <= noise.beta_end < 1
+    if not betas or not 1 <= noise.train_steps <= MAX_TRAIN_STEPS:
+        raise PackageInvalid(f"{where}: noise table {noise} makes no sense")
+    if latent.scale <= 0 or not 1 <= latent.channels <= 64 or not 1 <= latent.factor <= 64:
+        raise PackageInvalid(f"{where}: latent space {latent} makes no sense")
+    for artifact in manifest.artifacts:
+        for port in artifact.inputs:
+            latents = (artifact.component, port.name) in LATENT_PORTS and len(port.shape) == 4
+            if latents and port.shape[1] not in (latent.channels, "channels"):
+                raise PackageInvalid(
+                    f"{where}: graph {artifact.graph} takes {port.shape[1]} latent channels, "
+                    f"the latent space has {latent.channels}"
+                )
+    for tokenizer in manifest.tokenizers:
+        ids = min(tokenizer.bos, tokenizer.eos, tokenizer.pad)
+        if not 3 <= tokenizer.length <= MAX_TOKENS or ids < 0:
+            raise PackageInvalid(f"{where}: tokenizer {tokenizer.name!r} makes no sense")
+    sides = defaults.width % latent.factor == 0 == defaults.height % latent.factor
+    if not sides or min(defaults.width, defaults.height, defaults.steps) < 1:
+        raise PackageInvalid(f"{where}: defaults {defaults} make no sense")
+
+
+def _check_distinct(where: Path, artifacts: Sequence[Artifact]) -> None:
+    seen = set()
+    for artifact in artifacts:
+        what = (artifact.component, artifact.format, artifact.variant, artifact.precision)
+        if (*what, artifact.index) in seen:
+            raise PackageInvalid(f"{where}: two artifacts are {' '.join(what)} {artifact.index}")
+        seen.add((*what, artifact.index))
+        if min(artifact.index, artifact.activation_bytes, artifact.widened_bytes) < 0:
+            raise PackageInvalid(f"{where}: artifact {artifact.graph} has a negative number")
 
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8}

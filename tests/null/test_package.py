@@ -76,7 +76,9 @@ def write_package(root: Path) -> dict[str, Any]:
                 "graph": graph["path"],
                 "graph_size": graph["size"],
                 "graph_sha256": graph["sha256"],
-                "inputs": [{"name": "sample", "dtype": "float32", "shape": ["batch", 4]}],
+                "inputs": [
+                    {"name": "sample", "dtype": "float32", "shape": ["batch", 4, "height", "width"]}
+                ],
                 "outputs": [],
                 "weights": "unet/weights.bin",
             }
@@ -121,6 +123,14 @@ def test_a_chain_comes_in_order(tmp_path: Path) -> None:
     rewrite(tmp_path, manifest)
     chain = Package.open(tmp_path).find("unet", "segment")
     assert [artifact.index for artifact in chain] == [0, 1]
+
+
+def test_the_same_artifact_twice(tmp_path: Path) -> None:
+    manifest = write_package(tmp_path)
+    manifest["artifacts"] *= 2
+    rewrite(tmp_path, manifest)
+    with pytest.raises(PackageInvalid, match="two artifacts are unet onnx plain fp32 0"):
+        Package.open(tmp_path)
 
 
 def test_missing_manifest(tmp_path: Path) -> None:
@@ -172,6 +182,15 @@ def change(manifest: dict[str, Any], path: str, value: object) -> dict[str, Any]
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
+        ("family", "sdxl", r"family 'sdxl' is not one this sdlite draws \(sd1\)"),
+        ("tokenizers", [], "no tokenizer"),
+        ("tokenizers/0/length", 1, "makes no sense"),
+        ("tokenizers/0/bos", -1, "makes no sense"),
+        ("noise/train_steps", 10**10, "makes no sense"),
+        ("latent/channels", 3, "takes 4 latent channels, the latent space has 3"),
+        ("defaults/width", 60, "make no sense"),
+        ("defaults/steps", 0, "make no sense"),
+        ("artifacts/0/activation_bytes", -1, "negative number"),
         ("surprise", 1, "unknown field 'surprise'"),
         ("name", 3, "3 is not a str"),
         ("prediction", "noise", "is not one of 'epsilon', 'v_prediction'"),
