@@ -31,6 +31,10 @@ RESIDENT_SHARE = 0.5
 # For artifacts that do not say what their activations take: SD1.5's figures with fused attention.
 UNET_BYTES_PER_CELL = 110_000
 VAE_BYTES_PER_PIXEL = 6_000
+SCORE_BYTES = 2 * 8 * 4
+"""For a pair of cells, where attention is not fused: 8 heads' scores in float32, and a copy."""
+FLASH = ("fused", "segment")
+"""Variants whose attention never holds all scores."""
 
 VARIANTS: dict[tuple[str, MemoryMode], tuple[str, ...]] = {
     ("onnxruntime", "normal"): ("fused", "plain"),
@@ -155,6 +159,12 @@ def megabytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
+def check(package: Package, devices: Sequence[Device], preferences: Preferences) -> Device:
+    """The device the wishes mean; raises what ``plan`` raises for wishes it cannot keep."""
+    _check_preferences(package, preferences)
+    return _choose_device(devices, preferences)
+
+
 def plan(
     package: Package,
     shape: RequestShape,
@@ -179,8 +189,7 @@ def plan(
         RequestError: a preference names something this package does not have.
         UnknownName: a runtime, device, precision or memory mode that does not exist.
     """
-    device = _choose_device(devices, preferences)
-    _check_preferences(package, preferences)
+    device = check(package, devices, preferences)
     modes = _modes(preferences)
     limit, limit_reason = _limit(device, budget)
     candidates = [
@@ -188,8 +197,6 @@ def plan(
         for mode in modes
         for batch, resident in _shapes_of(shape, mode)
     ]
-    if not candidates:
-        raise NoPlan([f"package {package.manifest.name} has no graph for {device.runtime}"])
     for candidate in candidates:
         if limit is None or _counted(candidate) <= limit * (
             RESIDENT_SHARE / AVAILABLE_SHARE
@@ -198,16 +205,21 @@ def plan(
         ):
             return replace(candidate, reasons=_reasons(candidate, limit_reason, preferences))
     least = min(candidates, key=_counted)
+    size = f"{shape.width}x{shape.height}"
     if budget.max_memory is None:
-        reason = (
-            f"{limit_reason}, less than the least prediction of {megabytes(_counted(least))}: "
-            "the system will have to page"
-        )
-        return replace(least, reasons=(reason,))
+        if least.private_bytes > (device.memory_bytes or 0):
+            raise NoPlan(
+                [
+                    f"{size} needs about {megabytes(least.private_bytes)} of memory and "
+                    f"{limit_reason}; ask for a smaller picture, or allow more with --max-memory "
+                    "and let the system page"
+                ]
+            )
+        return replace(least, reasons=(f"{limit_reason}, and the least this takes is more",))
     raise NoPlan(
         [
             f"--max-memory {megabytes(budget.max_memory)} is less than the "
-            f"{megabytes(_counted(least))} that {shape.width}x{shape.height} needs in memory mode "
+            f"{megabytes(_counted(least))} that {size} needs in memory mode "
             f"{least.memory_mode}; allow more, or ask for a smaller picture"
         ]
     )
@@ -355,9 +367,10 @@ def _weight_bytes(
     weights = package.manifest.weights.get(component)
     if weights is None:
         size = sum(artifact.graph_size for artifact in artifacts)
-        return size, size
-    scale = 2 if weights.precision == "fp16" else 1
-    return weights.file.size, weights.file.size * scale
+        precision = artifacts[0].precision
+    else:
+        size, precision = weights.file.size, weights.precision
+    return size, size * (2 if precision == "fp16" else 1)
 
 
 def _activation_bytes(
@@ -371,7 +384,9 @@ def _activation_bytes(
         reference = defaults.width * defaults.height
         return int(artifact.activation_bytes * batch * area / reference)
     if artifact.component == "unet":
-        return int(UNET_BYTES_PER_CELL * batch * area / manifest.latent.factor**2)
+        cells = area // manifest.latent.factor**2
+        scores = 0 if artifact.variant in FLASH else SCORE_BYTES * cells * cells
+        return batch * (UNET_BYTES_PER_CELL * cells + scores)
     return VAE_BYTES_PER_PIXEL * batch * area
 
 

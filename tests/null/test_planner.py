@@ -166,9 +166,24 @@ def test_a_budget_that_cannot_be_kept_says_the_least(sd15: Package) -> None:
 
 
 def test_a_small_machine_without_a_budget_still_tries(sd15: Package) -> None:
-    made = make(sd15, free=200_000_000)
+    made = make(sd15, free=2 * GB)
     assert made.memory_mode == "mapped"
-    assert "page" in made.reasons[0]
+    assert "is more" in make(sd15, free=int(made.private_bytes * 1.1)).reasons[0]
+
+
+def test_a_picture_that_cannot_fit_is_refused_before_it_starts(sd15: Package) -> None:
+    with pytest.raises(NoPlan, match=r"4096x4096 needs about .* ask for a smaller picture"):
+        make(sd15, free=8 * GB, shape=RequestShape(4096, 4096, 1, 20, True))
+    assert make(sd15, 8 * GB, 99 * GB, RequestShape(4096, 4096, 1, 20, True)).shape.width == 4096
+
+
+def test_attention_that_is_not_fused_counts_its_scores(sd15: Package) -> None:
+    unknown = tuple(
+        replace(a, activation_bytes=0) for a in sd15.manifest.artifacts if a.variant == "plain"
+    )
+    foreign = Package(sd15.root, replace(sd15.manifest, artifacts=unknown))
+    needed = make(foreign, memory_mode="mapped").placement("unet").private_bytes
+    assert needed > 8 * 4096**2 * 4
 
 
 def test_wishes_are_kept(sd15: Package) -> None:
