@@ -25,6 +25,10 @@ def complete(request: Request, manifest: Manifest) -> Request:
         RequestError: a value cannot be used; the message says what is allowed.
         UnknownName: a sampler, schedule or generator that does not exist.
     """
+    for name in ("width", "height", "steps", "seed", "images"):
+        value = getattr(request, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise RequestError(f"{name} {value!r} is not a whole number")
     defaults = manifest.defaults
     factor = manifest.latent.factor
     width = _side("width", request.width, defaults.width, factor)
@@ -44,6 +48,8 @@ def complete(request: Request, manifest: Manifest) -> Request:
     if request.rng not in RNG_NAMES:
         raise UnknownName("random number generator", request.rng, RNG_NAMES)
     for name, text in (("prompt", request.prompt), ("negative prompt", request.negative_prompt)):
+        if not isinstance(text, str):
+            raise RequestError(f"{name} {text!r} is no text")
         if len(text) > MAX_PROMPT_CHARACTERS:
             raise RequestError(
                 f"{name} has {len(text)} characters, at most {MAX_PROMPT_CHARACTERS} are read"
@@ -55,6 +61,8 @@ def complete(request: Request, manifest: Manifest) -> Request:
     sampler, schedule = resolve(sampler_name, schedule_name)
     return replace(
         request,
+        prompt=_clean(request.prompt),
+        negative_prompt=_clean(request.negative_prompt),
         width=width,
         height=height,
         steps=steps,
@@ -64,6 +72,11 @@ def complete(request: Request, manifest: Manifest) -> Request:
         sampler=sampler.name,
         schedule=schedule.label,
     )
+
+
+def _clean(text: str) -> str:
+    """Bytes of a command line that are no UTF-8 arrive as lone surrogates: nothing reads those."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def seeds_of(request: Request) -> tuple[int, ...]:
