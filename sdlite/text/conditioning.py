@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ import numpy.typing as npt
 from sdlite.text.tokenizer import ClipTokenizer
 from sdlite.types import Float32
 
+SYNTAX = re.compile(r"\([^()]*:\s*[\d.]+\s*\)|<(?:lora|lyco|hypernet):[^>]*>")
+"""``(word:1.2)`` and ``<lora:name:1>`` of A1111's prompt language, which is not spoken yet."""
 EncodeText = Callable[[npt.NDArray[np.int64]], Float32]
 """Token ids ``(batch, tokens)`` to features ``(batch, tokens, width)``."""
 
@@ -43,6 +46,11 @@ def condition(
         f"{name} is longer than the text encoder reads; ignored from {_start(cut.dropped)!r} on"
         for (name, _), cut in zip(named, tokens, strict=True)
         if cut.dropped
+    )
+    notes += tuple(
+        f"{name} has {match[0]!r}: weights and <...:...> tags are read as plain words so far"
+        for name, text in named
+        if (match := SYNTAX.search(text))
     )
     features = encode_text(np.stack([cut.ids for cut in tokens]))
     return Conditioning(features[:1], features[1:2] if guided else None, notes)

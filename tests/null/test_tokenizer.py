@@ -121,3 +121,13 @@ def test_conditioning_encodes_both_prompts_in_one_call() -> None:
     alone = condition(encode, make(length=5), "a", "unused", guided=False)
     assert alone.uncond is None
     assert calls[-1] == (1, 5)
+
+
+@pytest.mark.parametrize("text", ["a (red:1.2) cat", "cat <lora:red:0.8>"])
+def test_syntax_that_is_not_spoken_yet_is_told(text: str) -> None:
+    def encode(ids: np.ndarray) -> np.ndarray:
+        return np.zeros((*ids.shape, 3), np.float32)
+
+    (note,) = condition(encode, make(length=40), text, "a (cat)", guided=True).notes
+    assert note.startswith("prompt has ")
+    assert "plain words" in note
