@@ -106,7 +106,7 @@ class Components:
             if self._closed:
                 raise RequestError("this pipeline is closed; open it again with sdlite.load")
             entry = self._open.get(placement.component)
-            if entry is not None and entry.placement != placement:
+            if entry is not None and _what(entry.placement) != _what(placement):
                 if entry.users == 0:
                     entry.session.close()
                 del self._open[placement.component]
@@ -138,3 +138,8 @@ class Components:
                 del self._open[component]
             entry.session.close()
         release_free_memory()
+
+
+def _what(placement: Placement) -> tuple[object, ...]:
+    """What is open: predictions of memory differ between sizes, the session does not."""
+    return placement.artifacts, placement.device, placement.options

@@ -11,13 +11,15 @@ from types import TracebackType
 import numpy as np
 from PIL import Image
 
+from sdlite import __version__
 from sdlite.components import Components, Meter
 from sdlite.engine import Session
 from sdlite.errors import Cancelled, EngineError, RequestError
 from sdlite.image.pictures import to_pictures
 from sdlite.memory import PeakWatch
+from sdlite.metadata import infotext
 from sdlite.package import Package
-from sdlite.planner import Budget, Plan, Preferences, RequestShape, plan
+from sdlite.planner import Budget, Plan, Preferences, RequestShape, check, plan
 from sdlite.ports import DecoderPort, TextEncoderPort, UnetPort
 from sdlite.registry import get as get_runtime
 from sdlite.request import complete, seeds_of
@@ -34,6 +36,8 @@ from sdlite.text.tokenizer import ClipTokenizer
 from sdlite.types import Device, Float32, PhaseReport, Request, Result, SamplerState, Step
 
 OnStep = Callable[[Step], object]
+CANCEL_SECONDS = 0.1
+"""How often a job that waits for its turn looks whether it was cancelled."""
 
 
 class Pipeline:
@@ -56,6 +60,7 @@ class Pipeline:
         budget: Budget,
         preferences: Preferences,
     ) -> None:
+        check(package, devices, preferences)
         self.package = package
         self._devices = tuple(devices)
         self._budget = budget
@@ -63,7 +68,8 @@ class Pipeline:
         self._components = Components(package, get_runtime)
         self._levels = NoiseLevels.from_table(package.manifest.noise)
         self._tokenizer = ClipTokenizer.from_package(package)
-        self._turn = threading.Lock()
+        # One thread may draw inside its own `on_step`.
+        self._turn = threading.RLock()
 
     def __enter__(self) -> Pipeline:
         return self
@@ -150,10 +156,11 @@ class Pipeline:
             )
         request = complete(request, self.package.manifest)
         chosen = self.plan(request)
-        with self._turn:
+        with _turn(self._turn, cancel):
             start = time.perf_counter()
             recorder = _Recorder()
             conditioning = self._condition(request, chosen, recorder)
+            _check_cancel(cancel)
             latents = None
             for step in self._denoise(request, chosen, conditioning, recorder, cancel):
                 latents = step.x
@@ -163,15 +170,18 @@ class Pipeline:
                 raise AssertionError("a schedule has at least one interval")
             _check_cancel(cancel)
             pictures = self._decode(latents, chosen, recorder, cancel)
+            seeds = seeds_of(request)
+            manifest = self.package.manifest
             return Result(
                 images=pictures,
-                seeds=seeds_of(request),
+                seeds=seeds,
                 request=request,
                 plan=chosen,
                 phases=tuple(recorder.reports),
                 seconds=time.perf_counter() - start,
                 peak_bytes=recorder.peak_bytes,
                 notes=conditioning.notes,
+                infotexts=tuple(infotext(request, seed, manifest, __version__) for seed in seeds),
             )
 
     def steps(
@@ -195,7 +205,9 @@ class Pipeline:
         full = complete(request, self.package.manifest)
         chosen = self.plan(full)
         recorder = _Recorder()
+        _check_cancel(cancel)
         conditioning = self._condition(full, chosen, recorder)
+        _check_cancel(cancel)
         yield from self._denoise(full, chosen, conditioning, recorder, cancel, resume)
 
     def decode(self, latents: Float32) -> tuple[Image.Image, ...]:
@@ -375,6 +387,18 @@ def _shape_of(request: Request) -> RequestShape:
         steps=request.steps,
         guided=(request.guidance or 0.0) > 1.0,
     )
+
+
+@contextmanager
+def _turn(lock: threading.RLock, cancel: threading.Event | None) -> Iterator[None]:
+    """Hold the lock; who is asked to stop while waiting for it raises ``Cancelled``."""
+    while not lock.acquire(timeout=CANCEL_SECONDS):
+        _check_cancel(cancel)
+    try:
+        _check_cancel(cancel)
+        yield
+    finally:
+        lock.release()
 
 
 def _check_cancel(cancel: threading.Event | None) -> None:

@@ -165,6 +165,47 @@ def test_resume_refuses_another_size(opened: Opener) -> None:
         next(pipe.steps(Request("x", seed=3, width=128), resume=step.state))
 
 
+def test_another_size_does_not_load_again(opened: Opener, events: list[tuple[str, str]]) -> None:
+    pipe = opened()
+    pipe.generate("x", steps=1)
+    pipe.generate("x", steps=1, width=128)
+    assert events.count(("load", "unet")) == 1
+
+
+def test_drawing_inside_on_step(opened: Opener) -> None:
+    pipe = opened()
+    inner: list[Result] = []
+    pipe.generate("x", steps=1, on_step=lambda _: inner.append(pipe.generate("y", steps=1)))
+    assert len(inner) == 1
+
+
+def test_cancelled_while_waiting_for_its_turn(opened: Opener) -> None:
+    pipe = opened({"component": "unet", "delay": "0.05"})
+    started, cancel = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(pipe.generate, "x", steps=40, on_step=lambda _: started.set())
+        assert started.wait(30)
+        second = pool.submit(pipe.generate, "x", steps=1, cancel=cancel)
+        cancel.set()
+        with pytest.raises(Cancelled):
+            second.result(30)
+        assert not first.done()
+        assert len(first.result(60).images) == 1
+
+
+def test_each_picture_comes_with_its_parameters(opened: Opener) -> None:
+    result = opened().generate("a cat", seed=5, images=2, steps=2)
+    assert [text.splitlines()[0] for text in result.infotexts] == ["a cat", "a cat"]
+    assert "Seed: 5," in result.infotexts[0]
+    assert "Seed: 6," in result.infotexts[1]
+
+
+def test_a_prompt_that_is_no_utf8_is_read_with_question_marks(opened: Opener) -> None:
+    pipe = opened()
+    odd = pipe.generate("a \udcff cat", seed=1, steps=1)
+    assert odd.request.prompt == "a ? cat"
+
+
 def test_steps_and_decode_are_what_generate_does(opened: Opener) -> None:
     pipe = opened()
     request = Request("x", seed=3, steps=4)
@@ -256,6 +297,8 @@ def test_a_long_prompt_is_told(opened: Opener) -> None:
         ({"width": -8}, RequestError, "width -8"),
         ({"steps": 0}, RequestError, "steps 0 is not between 1 and 1000"),
         ({"steps": 10**6}, RequestError, "steps 1000000"),
+        ({"steps": 20.0}, RequestError, "steps 20.0 is not a whole number"),
+        ({"negative_prompt": None}, RequestError, "negative prompt None is no text"),
         ({"guidance": float("nan")}, RequestError, "guidance nan"),
         ({"guidance": -1.0}, RequestError, "guidance -1.0"),
         ({"images": 0}, RequestError, "images 0"),
