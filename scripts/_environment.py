@@ -23,7 +23,8 @@ def fail(message: str) -> None:
 def suitable_python() -> str:
     """This interpreter, or another one on the path whose version sdlite runs on."""
     if OLDEST <= sys.version_info[:2] <= NEWEST:
-        return sys.executable
+        # Not the one in the environment itself, which would delete what it runs from.
+        return getattr(sys, "_base_executable", sys.executable)
     for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
         found = shutil.which(f"python3.{minor}")
         if found:
@@ -64,8 +65,9 @@ def environment(name: str, stages: list[list[str]], about: str) -> Path:
         )
     print(f"sdlite: installing {about} into {folder} (once)", file=sys.stderr, flush=True)
     stamp.unlink(missing_ok=True)
-    if not python.exists():
-        run([suitable_python(), "-m", "venv", str(folder)], "making a virtual environment failed")
+    # From scratch: one that was interrupted has an interpreter, but perhaps no pip.
+    make = [suitable_python(), "-m", "venv", "--clear", str(folder)]
+    run(make, "making a virtual environment failed")
     for stage in stages:
         pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
         run([*pip, *stage], "installing failed; is there a network connection, and disk space?")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -48,22 +50,47 @@ def test_an_environment_is_made_once(
     assert calls == []
     (environment.ROOT / "pyproject.toml").write_text("[project]\nname = 'other'\n")
     assert environment.environment(".venv-try", stages, "sdlite") == python
-    assert [command[-2:] for command in calls] == [["--editable", ".[cpu]"]]
+    folder = str(environment.ROOT / ".venv-try")
+    assert [command[-2:] for command in calls] == [["--clear", folder], ["--editable", ".[cpu]"]]
     assert environment.environment(".venv-try", stages, "sdlite") == python
-    assert len(calls) == 1
+    assert len(calls) == 2
 
 
 def test_a_failed_installation_is_tried_again(
     environment: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(command: list[str], problem: str) -> None:
-        environment.fail(problem)
+    made: list[list[str]] = []
+
+    def fail_to_install(command: list[str], problem: str) -> None:
+        made.append(command)
+        if "pip" in command:
+            environment.fail(problem)
 
     pretend_made(environment, ".venv-try", [["--editable", ".[cpu]"]])
-    monkeypatch.setattr(environment, "run", fail)
-    with pytest.raises(SystemExit, match="installing failed"):
-        environment.environment(".venv-try", [["--editable", ".[dev]"]], "sdlite")
-    assert not (environment.ROOT / ".venv-try" / environment.STAMP).exists()
+    monkeypatch.setattr(environment, "run", fail_to_install)
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="installing failed"):
+            environment.environment(".venv-try", [["--editable", ".[dev]"]], "sdlite")
+        assert not (environment.ROOT / ".venv-try" / environment.STAMP).exists()
+    assert ["venv" in command for command in made] == [True, False] * 2
+
+
+def test_an_environment_interrupted_before_it_had_pip_is_made_again(
+    environment: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = environment.ROOT / ".venv-try"
+    python = environment.python_of(folder)
+    python.parent.mkdir(parents=True)
+    python.touch()  # all that a Ctrl-C during ensurepip leaves
+    real = environment.run
+
+    def without_network(command: list[str], problem: str) -> None:
+        if "install" not in command:
+            real([*command, "--without-pip"], problem)
+
+    monkeypatch.setattr(environment, "run", without_network)
+    assert environment.environment(".venv-try", [["x"]], "sdlite") == python
+    assert python.stat().st_size > 0
 
 
 def test_a_python_without_venv(environment: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +109,58 @@ def test_a_python_that_does_not_fit(
         environment.suitable_python()
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     assert environment.suitable_python() == "/usr/bin/python3.13"
+
+
+SLOW_TO_STOP = """
+import signal, sys, time
+print("started", *sys.argv[1:], flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.7)
+    print("finished its step", flush=True)
+    sys.exit(130)
+"""
+
+
+def start_try(folder: Path, program: str, *arguments: str) -> subprocess.Popen[str]:
+    """``scripts/try.py`` with an environment that is there and a command that is ``program``."""
+    (folder / "sdlite" / "cli").mkdir(parents=True)
+    (folder / "sdlite" / "__init__.py").touch()
+    (folder / "sdlite" / "cli" / "__init__.py").touch()
+    (folder / "sdlite" / "cli" / "__main__.py").write_text(program)
+    (folder / "_environment.py").write_text(
+        "import sys, pathlib\ndef environment(*_): return pathlib.Path(sys.executable)\n"
+    )
+    shutil.copy(SCRIPTS / "try.py", folder)
+    return subprocess.Popen(
+        [sys.executable, str(folder / "try.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX")
+def test_trying_lets_the_command_stop_in_its_own_time(tmp_path: Path) -> None:
+    process = start_try(tmp_path, SLOW_TO_STOP, "a circle")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started generate a circle\n"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    out, err = process.communicate(timeout=30)
+    assert out == "finished its step\n"
+    assert err == ""
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(("end", "code"), [("sys.exit(2)", 2), ("print('a.png')", 0)])
+def test_trying_ends_as_the_command_does(tmp_path: Path, end: str, code: int) -> None:
+    process = start_try(tmp_path, f"import sys\n{end}\n")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert ("s in all; from now on" in err) == (code == 0)
 
 
 def test_the_ci_script_is_valid_bash() -> None:
