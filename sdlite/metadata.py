@@ -40,7 +40,11 @@ SCHEDULE_SUFFIXES = ("Karras", "Exponential", "Polyexponential")
 DEFAULTS = {"Clip skip": "1", "RNG": "GPU", "Schedule type": "Automatic"}
 """What a missing parameter means."""
 
-_PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+# A1111's expression, written so that it takes time in proportion to the text: a name is tried only
+# where it can begin, and what was taken is not given back.
+_PARAMETER = re.compile(
+    r"""(?<![\w \-/])[ \-/]*+(\w[\w \-/]++):\s*+("(?:\\.|[^\\"])++"|[^,]*+)(?:,|$)"""
+)
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
 

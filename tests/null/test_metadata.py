@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,19 @@ def test_round_trip(positive: str, negative: str, fields: dict[str, str]) -> Non
 @given(st.text())
 def test_any_text_can_be_read(text: str) -> None:
     metadata.parse(text)
+
+
+@given(st.text(st.sampled_from('ab1 -/:,"\\\té'), max_size=16))
+def test_parameters_are_found_as_a1111_finds_them(text: str) -> None:
+    theirs = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+    assert metadata._PARAMETER.findall(text) == theirs.findall(text)
+
+
+@pytest.mark.parametrize("start", ["", 'ab:"'])
+@pytest.mark.parametrize("piece", ["a ", "\t", "- ", '\\"'])
+def test_long_lines_take_time_in_proportion(start: str, piece: str) -> None:
+    text = start + piece * 100_000  # a search that goes back would take a minute and more
+    assert metadata.parse(f"cat\nx{text}x") == metadata.Parameters(f"cat\nx{text}x")
 
 
 @pytest.mark.parametrize("format", FORMATS)
