@@ -148,6 +148,10 @@ DEFECTS: dict[str, tuple[bytes, str]] = {
         ),
         "header names 'a' twice",
     ),
+    "name twice among many": (
+        raw_safetensors(b"{" + b"".join(b'"%d":0,' % i for i in range(50_000)) + b'"49999":0}'),
+        "header names '49999' twice",
+    ),
     "huge number": (
         raw_safetensors(b'{"a": ' + b"9" * 5000 + b"}"),
         "header is not JSON: Exceeds the limit",

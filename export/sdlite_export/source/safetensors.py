@@ -123,11 +123,11 @@ def _header_length(path: Path, first: bytes, size: int) -> int:
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(items)
-        if len(found) != len(items):
-            names = [name for name, _ in items]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise _bad(path, f"header names {_show(twice)} twice")
+        found: dict[str, Any] = {}
+        for name, value in items:
+            if name in found:
+                raise _bad(path, f"header names {_show(name)} twice")
+            found[name] = value
         return found
 
     def constant(word: str) -> Any:
