@@ -16,6 +16,8 @@ from sdlite.engine import TensorSpec
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _MAX_DEPTH = 32
+_MANY = 1 << 63
+"""Counts of elements end here; a product of numbers from a file may not grow without end."""
 
 # Fields that lead from a message of one kind to another: (kind, field) -> kind.
 _MESSAGES = {
@@ -125,11 +127,11 @@ def _tensor(data: memoryview, start: int, end: int) -> tuple[str, str | None, in
     name, external, location, dtype, count = "", False, "", 0, 1
     for number, wire, first, last in _fields(data, start, end):
         if number == 1 and wire == VARINT:
-            count *= first
+            count = min(count * first, _MANY)
         elif number == 1 and wire == BYTES:
             while first < last:
                 extent, first = _varint(data, first, last)
-                count *= extent
+                count = min(count * extent, _MANY)
         elif number == 2 and wire == VARINT:
             dtype = first
         elif number == 8 and wire == BYTES:

@@ -15,6 +15,7 @@ from sdlite_runtimes.nullpackage import write_null_package
 from sdlite.engine import LoadOptions
 from sdlite.errors import PackageInvalid, PackageMissing, UnknownFamily
 from sdlite.foreign import is_foreign, open_foreign
+from sdlite.onnxfile import read_onnx
 from sdlite.package import Package
 from sdlite.ports import DecoderPort, TextEncoderPort, UnetPort
 from sdlite.text.tokenizer import ClipTokenizer
@@ -258,6 +259,14 @@ def test_parts_that_make_no_sense(folder: Path, file: str, content: str, named: 
     (folder / file).write_text(content, encoding="utf-8")
     with pytest.raises(PackageInvalid, match=named):
         open_foreign(folder)
+
+
+def test_a_weight_of_endless_dimensions_is_read_at_once(tmp_path: Path) -> None:
+    dims = varint(2**63 - 1) * 50_000
+    tensor = field(1, dims) + field(2, FLOAT) + field(8, "w")
+    graph = field(12, value_info("y", FLOAT, [1])) + field(5, tensor)
+    (tmp_path / "model.onnx").write_bytes(field(7, graph))
+    assert read_onnx(tmp_path / "model.onnx").elements == {FLOAT: 1 << 63}
 
 
 def test_which_graph(folder: Path) -> None:
