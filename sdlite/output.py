@@ -41,19 +41,21 @@ class Destination:
 
     def check(self) -> None:
         """Refuse now what would fail after the work is done; raises ``OutputError``."""
-        existing = self.folder
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
-        if not existing.is_dir():
-            raise OutputError(f"cannot write to {self.folder}: {existing} is not a folder")
-        if not os.access(existing, os.W_OK):
-            raise OutputError(f"cannot write to {self.folder}: no permission")
+        with _named_errors(self.folder):
+            existing = self.folder
+            while not existing.exists() and existing != existing.parent:
+                existing = existing.parent
+            if not existing.is_dir():
+                raise OutputError(f"cannot write to {self.folder}: {existing} is not a folder")
+            if not os.access(existing, os.W_OK | os.X_OK):
+                raise OutputError(f"cannot write to {self.folder}: no permission")
         for name in self.names:
             path = self.folder / name
-            if path.is_dir():
-                raise OutputError(f"{path} is a folder; end its name with / to write into it")
-            if path.exists() and not self.overwrite:
-                raise _exists(path)
+            with _named_errors(path):
+                if path.is_dir():
+                    raise OutputError(f"{path} is a folder; end its name with / to write into it")
+                if path.exists() and not self.overwrite:
+                    raise _exists(path)
 
     def save(self, index: int, image: Image, infotext: str | None = None) -> Path:
         """Write picture ``index`` of the job; raises ``OutputError`` and leaves nothing then."""
@@ -77,12 +79,14 @@ class Destination:
         while True:
             mark = "" if number == 1 else f"-{number}"
             path = self.folder / f"{stem}.preview{mark}.png"
-            if self.overwrite or not path.exists():
-                return path
+            with _named_errors(path):
+                if self.overwrite or not path.exists():
+                    return path
             number += 1
 
     def _next_number(self) -> int:
-        found = (NUMBERED.fullmatch(entry.name) for entry in self.folder.iterdir())
+        with _named_errors(self.folder):
+            found = [NUMBERED.fullmatch(entry.name) for entry in self.folder.iterdir()]
         present = max((int(match[1]) for match in found if match), default=0)
         number = max(present, self._taken.get("number", 0)) + 1
         self._taken["number"] = number
@@ -108,7 +112,9 @@ def destination(
     if format is not None and format not in FORMATS:
         raise UnknownName("picture format", format, FORMATS)
     path = Path(output or ".")
-    if output is None or output.endswith(("/", os.sep)) or not path.suffix or path.is_dir():
+    with _named_errors(path):
+        is_folder = path.is_dir()
+    if output is None or output.endswith(("/", os.sep)) or not path.suffix or is_folder:
         result = Destination(path, (), format or "png", overwrite)
     else:
         named = SUFFIXES.get(path.suffix.lower())
@@ -155,7 +161,8 @@ def write_whole(path: Path, data: bytes, overwrite: bool = False) -> None:
 
 
 def _write(path: Path, data: bytes, overwrite: bool) -> None:
-    temporary = path.parent / f".{path.name[:80]}.{os.urandom(6).hex()}.tmp"
+    # Names may have 255 bytes, and a letter up to 4.
+    temporary = path.parent / f".{path.name[:40]}.{os.urandom(6).hex()}.tmp"
     with _named_errors(path):
         try:
             with temporary.open("xb") as stream:
@@ -180,12 +187,15 @@ def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
         os.link(temporary, path)
     except FileExistsError:
         raise
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-        # No hard links on this file system (FAT, some network folders): reserve the name first.
+    except OSError:
+        # No hard links here. FAT, network folders, FUSE and Android each say so with another error
+        # number. Reserve the name first; a disk that does not work at all fails here again.
         path.open("xb").close()
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _sync_folder(folder: Path) -> None:

@@ -47,7 +47,8 @@ def package_folder(dest: Path, needed: int, *, force: bool = False) -> Iterator[
     try:
         with _locked(dest) as alone:
             if alone:
-                clean_leftovers(dest)
+                with _looking(dest.parent):
+                    clean_leftovers(dest)
             check_replaceable(dest, force)
             check_space(dest.parent, needed)
             folder = _sibling(dest, "part")
@@ -73,6 +74,11 @@ def package_folder(dest: Path, needed: int, *, force: bool = False) -> Iterator[
 
 def check_replaceable(dest: Path, force: bool) -> None:
     """Raise ``OutputError`` unless ``dest`` is free, empty, or a package and ``force`` is given."""
+    with _looking(dest):
+        _check_replaceable(dest, force)
+
+
+def _check_replaceable(dest: Path, force: bool) -> None:
     if not os.path.lexists(dest):
         return
     if not dest.is_dir():
@@ -104,10 +110,8 @@ def check_replaceable(dest: Path, force: bool) -> None:
 
 def check_space(folder: Path, needed: int) -> None:
     """Raise ``OutputError`` when the disk of ``folder`` has less than ``needed`` bytes free."""
-    try:
+    with _looking(folder):
         free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise OutputError(f"cannot look at {folder}: {_why(error)}") from error
     if free < needed:
         raise OutputError(
             f"not enough disk space at {folder}: {_size(needed)} needed, {_size(free)} free"
@@ -247,10 +251,12 @@ def _resolve(dest: Path) -> Path:
 def _make_parents(folder: Path) -> list[Path]:
     """Create missing folders; returns those created, innermost first."""
     missing = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    if not folder.is_dir():
+    with _looking(folder):
+        while not folder.exists():
+            missing.append(folder)
+            folder = folder.parent
+        is_folder = folder.is_dir()
+    if not is_folder:
         raise OutputError(f"{folder} is a file; the package cannot lie inside it")
     try:
         for path in reversed(missing):
@@ -261,6 +267,15 @@ def _make_parents(folder: Path) -> list[Path]:
                 path.rmdir()
         raise OutputError(f"cannot create {missing[0]}: {_why(error)}") from error
     return missing
+
+
+@contextlib.contextmanager
+def _looking(path: Path) -> Iterator[None]:
+    """What the system says to names it does not take and folders it does not show."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot look at {path}: {_why(error)}") from error
 
 
 def _sibling(dest: Path, kind: str) -> Path:

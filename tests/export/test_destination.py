@@ -68,6 +68,32 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     assert listing(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + "/p", "a" * 240])
+def test_a_name_that_is_too_long_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"cannot .*: .+"), package_folder(tmp_path / name, 1):
+        pytest.fail("the body must not run")
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize("method", ["exists", "is_dir", "iterdir"])
+def test_a_folder_that_may_not_be_looked_at_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    (tmp_path / "p").mkdir()
+
+    def refuse(self: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, method, refuse)
+        with (
+            pytest.raises(OutputError, match=r"cannot look at .*: Permission denied"),
+            package_folder(tmp_path / "p", 1),
+        ):
+            pytest.fail("the body must not run")
+    assert listing(tmp_path) == ["p"]
+
+
 def test_too_little_space_is_told_before_anything_is_written(tmp_path: Path) -> None:
     with (
         pytest.raises(OutputError, match=r"1000000000\.00 GB needed, .* free"),

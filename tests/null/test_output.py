@@ -121,6 +121,41 @@ def test_no_permission(tmp_path: Path) -> None:
         output.destination(str(tmp_path / "a.png"), 1)
 
 
+TOO_LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    "name", [f"{TOO_LONG}.png", f"{TOO_LONG}/a.png", f"{TOO_LONG}/", TOO_LONG, f"{'a' * 251}.png"]
+)
+def test_a_name_that_is_too_long(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"cannot write .*a{200}.*: .+"):
+        output.destination(str(tmp_path / name), 2)
+    assert names(tmp_path) == []
+
+
+def test_a_long_name_that_is_allowed(tmp_path: Path) -> None:
+    name = "丸" * 83 + ".png"
+    target = output.destination(str(tmp_path / name), 1)
+    assert target.save(0, PICTURE).name == name
+    with pytest.raises(OutputError, match=r"cannot write .*\.preview\.png"):
+        target.preview_path(0)
+
+
+@pytest.mark.parametrize("method", ["is_dir", "exists", "iterdir"])
+def test_a_folder_that_may_not_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    target = output.Destination(tmp_path, (), "png")
+
+    def refuse(self: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, method, refuse)
+    with pytest.raises(OutputError, match=r"cannot write .*: Permission denied"):
+        output.destination(str(tmp_path / "a.png"), 1)
+        target.save(0, PICTURE)
+
+
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
 def test_a_full_disk_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
@@ -162,9 +197,12 @@ def test_a_write_the_system_stops_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_file_systems_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS])
+def test_file_systems_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
     def fail(source: Path, target: Path) -> None:
-        raise OSError(errno.EPERM, "no links here")
+        raise OSError(error, "no links here")
 
     monkeypatch.setattr(os, "link", fail, raising=False)
     output.write_whole(tmp_path / "a", b"one")
@@ -172,6 +210,18 @@ def test_file_systems_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         output.write_whole(tmp_path / "a", b"two")
     assert (tmp_path / "a").read_bytes() == b"one"
     assert names(tmp_path) == ["a"]
+
+
+def test_a_reserved_name_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "link", fail, raising=False)
+    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OutputError, match="broken"):
+        output.write_whole(tmp_path / "a", b"one")
+    assert names(tmp_path) == []
 
 
 def test_formats_and_names(tmp_path: Path) -> None:
