@@ -33,6 +33,7 @@ PRECISIONS = ("fp16", "fp32")
 @click.option(
     "--force", is_flag=True, help="Replace DEST if it is there, once the new one is done."
 )
+@click.option("--name", metavar="NAME", help="Model name in the package. Default: SOURCE's.")
 @click.option("--progress/--no-progress", default=None, help="Show a bar. Default: in a terminal.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object: path, sizes, seconds."
@@ -44,6 +45,7 @@ def export(
     precision: str,
     format: str,
     force: bool,
+    name: str | None,
     progress: bool | None,
     as_json: bool,
 ) -> None:
@@ -61,7 +63,7 @@ def export(
     """
     path = Path(source)
     target = Path(dest) if dest is not None else home.folders().models / package_name(path)
-    report = export_one(path, target, precision, format, force, wanted(progress))
+    report = export_one(path, target, precision, format, force, wanted(progress), name)
     if as_json:
         click.echo(json.dumps(described(report), indent=1))
     else:
@@ -75,7 +77,13 @@ def package_name(source: Path) -> str:
 
 
 def export_one(
-    source: Path, dest: Path, precision: str, format: str, force: bool, shown: bool
+    source: Path,
+    dest: Path,
+    precision: str,
+    format: str,
+    force: bool,
+    shown: bool,
+    name: str | None = None,
 ) -> Any:
     """Export with a bar; returns the ``ExportReport``."""
     exported = (
@@ -90,6 +98,7 @@ def export_one(
             precision=exported[0],
             format=exported[1],
             force=force,
+            name=name,
             progress=bar.set,
         )
 

@@ -36,6 +36,12 @@ def test_export_into_the_models_and_draw(
     assert drawn.exit_code == 0, drawn.output
 
 
+def test_export_under_another_name(run: Run, tiny_checkpoint: Path) -> None:
+    done = run("export", str(tiny_checkpoint), "a", "--name", "dream", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(Path("a/sdlite.json").read_text(encoding="utf-8"))["name"] == "dream"
+
+
 def test_export_json_and_bar(run: Run, tiny_checkpoint: Path) -> None:
     done = run(
         "export", str(tiny_checkpoint), "dest", "--precision", "FP32", "--json", "--progress"
