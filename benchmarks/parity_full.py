@@ -1,0 +1,140 @@
+"""Full-size parity: every graph of a Stable Diffusion 1.5 package against diffusers, in float32.
+
+``python -m benchmarks.parity_full FOLDER`` needs torch, diffusers and transformers. FOLDER is a
+diffusers folder (``python -m benchmarks.checkpoints sd15 FOLDER --layout diffusers``); it is
+exported at float32 first, unless ``--package`` names the package made of it. One model is in memory
+at a time. Errors are the largest absolute difference, in standard deviations of the reference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sdlite_export.export import export_package
+from sdlite_export.verify import deviation
+
+from benchmarks.machine import machine, package_identity
+from benchmarks.peers.components import references
+from benchmarks.record import RESULTS, Measurement, write
+from sdlite import registry
+from sdlite.chain import open_chain
+from sdlite.engine import LoadOptions
+from sdlite.package import Package
+from sdlite.types import Array
+
+LIMIT = 1e-4
+VARIANTS = {
+    "text_encoder": ("plain",),
+    "unet": ("plain", "fused", "segment"),
+    "vae_decoder": ("plain", "fused", "segment"),
+    "vae_encoder": ("plain", "fused"),
+}
+
+
+def inputs_of(component: str, package: Package, cells: int) -> dict[str, Array]:
+    """Random inputs at the given latent size, one item."""
+    rng = np.random.default_rng(0)
+    tokenizer = package.manifest.tokenizers[0]
+    factor = package.manifest.latent.factor
+
+    def normal(*shape: int) -> Array:
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    if component == "text_encoder":
+        ids = rng.integers(0, tokenizer.bos, (1, tokenizer.length))
+        ids[:, 0], ids[:, 20:] = tokenizer.bos, tokenizer.eos
+        return {"input_ids": ids}
+    if component == "unet":
+        (artifact,) = package.find("unet", "plain")
+        width = next(spec for spec in artifact.inputs if spec.name == "encoder_hidden_states")
+        return {
+            "sample": normal(1, package.manifest.latent.channels, cells, cells),
+            "timestep": np.array([501.0], np.float32),
+            "encoder_hidden_states": normal(1, tokenizer.length, int(width.shape[-1])),
+        }
+    if component == "vae_decoder":
+        return {"latent_sample": normal(1, package.manifest.latent.channels, cells, cells)}
+    return {"sample": np.tanh(normal(1, 3, cells * factor, cells * factor))}
+
+
+def results(
+    package: Package, component: str, inputs: Mapping[str, Array], threads: int
+) -> Iterator[tuple[str, dict[str, Array], float]]:
+    """Variant, outputs and seconds of the call; weights stay mapped."""
+    runtime, device = registry.get("onnxruntime"), registry.probe("onnxruntime")[0]
+    options = LoadOptions(threads=threads, memory_mode="mapped")
+    for variant in VARIANTS[component]:
+        artifacts = package.find(component, variant)
+        session = open_chain(runtime, artifacts, package.root, device, options)
+        try:
+            start = time.perf_counter()
+            outputs = session.run(inputs)
+            yield variant, outputs, time.perf_counter() - start
+        finally:
+            session.close()
+
+
+def compare(
+    folder: Path, package: Package, cells: int, threads: int, tell: Callable[[str], object]
+) -> list[Measurement]:
+    """Errors of every variant of every component."""
+    found = []
+    for component in VARIANTS:
+        inputs = inputs_of(component, package, cells)
+        start = time.perf_counter()
+        expected = references(folder, component, inputs, threads)
+        gc.collect()
+        tell(f"{component}: reference in {time.perf_counter() - start:.1f} s")
+        for variant, outputs, seconds in results(package, component, inputs, threads):
+            worst = max(deviation(outputs[name], value) for name, value in expected.items())
+            tell(f"{component} {variant}: {worst:.2e} in {seconds:.1f} s")
+            found.append(
+                Measurement(
+                    f"{component}_{variant}",
+                    f"{component}, {variant}: error against diffusers",
+                    "sd",
+                    (worst,),
+                    "max",
+                    target=LIMIT,
+                    note="largest absolute error, in standard deviations of the reference",
+                )
+            )
+    return found
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.parity_full", description=__doc__)
+    parser.add_argument("folder", type=Path, help="diffusers folder with float32 weights")
+    parser.add_argument("--package", type=Path, help="float32 package made of it")
+    parser.add_argument("--cells", type=int, default=64, help="latent cells each way")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS / "parity-sd15.json")
+    options = parser.parse_args(arguments)
+    before: dict[str, Any] = dict(machine())
+    with tempfile.TemporaryDirectory() as scratch:
+        root = options.package
+        if root is None:
+            root = Path(scratch) / "package"
+            report = export_package(options.folder, root, precision="fp32")
+            print(f"exported in {report.seconds:.1f} s")
+        package = Package.open(root)
+        write(
+            options.out,
+            "parity_full",
+            "Parity of a full-size SD1.5 with random weights",
+            compare(options.folder, package, options.cells, options.threads, print),
+            packages=[package_identity(package.root)],
+            machine_before=before,
+            notes=[f"latents {options.cells}x{options.cells}, one item, ONNX Runtime mapped"],
+        )
+
+
+if __name__ == "__main__":
+    main()
