@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdlite import __version__
 from sdlite.engine import Artifact
-from sdlite.errors import UnknownName
+from sdlite.errors import Cancelled, UnknownName
 from sdlite.manifest import (
     MANIFEST,
     VERSION,
@@ -154,9 +156,7 @@ def write_package(
     sizes = reference_sizes(defaults.width, defaults.height, latent.factor, checkpoint)
     artifacts: list[Artifact] = []
     weights: dict[str, WeightFile] = {}
-    with ThreadPoolExecutor(1) as pool:
-        # Reading the source once more for its hash overlaps with converting and writing.
-        digest = pool.submit(checkpoint.sha256)
+    with _hashing(checkpoint) as digest:
         for plan in plans:
             part = plan.component.name
             (folder / part).mkdir()
@@ -177,7 +177,7 @@ def write_package(
                 report,
             )
             weights[part] = WeightFile(entry, precision, dict(plan.entries))
-        source = Source(checkpoint.kind, checkpoint.name, digest.result())
+        source = Source(checkpoint.kind, checkpoint.name, digest())
     manifest = Manifest(
         version=VERSION,
         reader=VERSION,
@@ -196,6 +196,27 @@ def write_package(
     )
     write_manifest(folder, manifest)
     return manifest
+
+
+@contextmanager
+def _hashing(checkpoint: Checkpoint) -> Iterator[Callable[[], str]]:
+    """Hash the source in a thread of its own, beside converting and writing.
+
+    Gives a callable that waits for the hash. A body that fails does not wait for it.
+    """
+    failed = threading.Event()
+
+    def check(_: int) -> None:
+        if failed.is_set():
+            raise Cancelled("the export ended before its source was hashed")
+
+    with ThreadPoolExecutor(1, thread_name_prefix="source-hash") as pool:
+        digest = pool.submit(checkpoint.sha256, check)
+        try:
+            yield digest.result
+        except BaseException:
+            failed.set()
+            raise
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

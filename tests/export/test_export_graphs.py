@@ -80,6 +80,7 @@ def test_graphs_hold_no_weights_and_say_what_they_use(tiny_package: Package) -> 
         imports = {item.domain: item.version for item in model.opset_import}
         assert imports[""] == artifact.opset == target.opset
         assert set(imports) - {""} == set(artifact.domains)
+        assert set(artifact.domains) <= set(target.domains)
         assert artifact.graph_size < 150_000
         names = [node.name for node in model.graph.node]
         assert len(set(names)) == len(names)

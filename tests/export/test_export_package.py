@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sdlite_export.export import export_package
+from sdlite_export.source import SourceHash
 
 from sdlite import __version__, registry
 from sdlite.errors import OutputError, RuntimeUnavailable, SourceError, UnknownName
@@ -149,3 +153,27 @@ def test_licence_is_kept(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert manifest.licence.file is not None
     kept = (tmp_path / "p" / manifest.licence.file.path).read_text()
     assert kept == "MIT License\n\nDo what you like.\n"
+
+
+def test_failing_export_does_not_wait_for_the_hash(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+    failing = threading.Event()
+
+    def slow(self: SourceHash, progress: Callable[[int], object]) -> str:
+        assert failing.wait(60)
+        while True:
+            hashed.append(1)
+            progress(1)
+            time.sleep(0.001)
+
+    def fail(*_: object) -> None:
+        failing.set()
+        raise OutputError("cannot write")
+
+    monkeypatch.setattr(SourceHash, "__call__", slow)
+    monkeypatch.setattr("sdlite_export.export.write_weights", fail)
+    with pytest.raises(OutputError):
+        export_package(tiny_checkpoint, tmp_path / "p")
+    assert hashed

@@ -269,8 +269,10 @@ class OnnxOps:
 
     def timestep_embedding(self, timestep: Value, channels: int, flip: bool, shift: float) -> Value:
         half = channels // 2
-        steps = np.arange(half, dtype=np.float64)
-        frequencies = np.exp(-math.log(10000.0) * steps / (half - shift)).astype(np.float32)
+        # Rounded as the models saw them in training: torch computes these in float32.
+        steps = np.arange(half, dtype=np.float32)
+        exponents = np.float32(-math.log(10000.0)) * steps / np.float32(half - shift)
+        frequencies = np.exp(exponents)
         table = self._constant("frequencies", frequencies[None])
         axes = self._int64([1])
         batch = timestep.shape[0]
