@@ -8,17 +8,20 @@ in it. What the graphs take and give is read from the files, not assumed.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sdlite import __version__
 from sdlite.engine import Artifact
 from sdlite.errors import PackageInvalid, PackageMissing, UnknownFamily
 from sdlite.manifest import (
     MANIFEST,
+    MAX_TOKENS,
+    MAX_TRAIN_STEPS,
     VERSION,
     Defaults,
     FileEntry,
@@ -34,6 +37,8 @@ from sdlite.onnxfile import OnnxFile, read_onnx
 from sdlite.package import Package, hash_file
 from sdlite.ports import bind
 
+Name = TypeVar("Name")
+
 INDEX = "model_index.json"
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 NEEDED = COMPONENTS[:3]
@@ -48,6 +53,15 @@ BETAS: dict[str, Literal["scaled_linear", "linear"]] = {
     "linear": "linear",
 }
 MAX_JSON_BYTES = 64 << 20
+MAX_CARD_BYTES = 16384
+"""Of a model card only this much is read; its header comes first."""
+MAX_CELLS = 1024
+"""Most latent cells a side that a folder may name as its usual size."""
+MAX_CHANNELS = 64
+MAX_LEVELS = 7
+"""Most resolutions of an autoencoder: each halves the picture, and latents of 1/64 are enough."""
+MAX_SCALE = 100.0
+MAX_TOKEN = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -81,9 +95,18 @@ def open_foreign(path: Path) -> Package:
 
     Raises:
         PackageMissing: a part is not there.
-        PackageInvalid: a part does not say what it must.
+        PackageInvalid: a part cannot be read, or does not say what it must.
         UnknownFamily: a pipeline sdlite cannot run; says what it saw.
     """
+    try:
+        return _open(path)
+    except OSError as error:
+        raise PackageInvalid(
+            f"{error.filename or path} cannot be read: {error.strerror or error}"
+        ) from error
+
+
+def _open(path: Path) -> Package:
     index = _json(path / INDEX)
     kind = str(index.get("_class_name", "no class name"))
     graphs = {name: graph for name in COMPONENTS if (graph := _graph(path, name)) is not None}
@@ -190,22 +213,16 @@ def _weights(
 def _scheduler(path: Path) -> tuple[NoiseTable, Literal["epsilon", "v_prediction"]]:
     where = path / "scheduler" / "scheduler_config.json"
     config = _json(where)
-    prediction = config.get("prediction_type", "epsilon")
-    betas = config.get("beta_schedule", "linear")
-    if prediction not in PREDICTIONS:
-        raise PackageInvalid(
-            f"{where}: prediction_type {prediction!r} is not {_either(PREDICTIONS)}"
-        )
-    if betas not in BETAS:
-        raise PackageInvalid(f"{where}: beta_schedule {betas!r} is not {_either(BETAS)}")
+    prediction = _one_of(where, config, "prediction_type", PREDICTIONS, "epsilon")
+    betas = _one_of(where, config, "beta_schedule", BETAS, "linear")
     start, end = (
         _number(where, config, "beta_start", 1e-4),
         _number(where, config, "beta_end", 0.02),
     )
-    steps = int(_number(where, config, "num_train_timesteps", 1000))
-    if not 0 < start <= end < 1 or steps < 1:
-        raise PackageInvalid(f"{where}: betas {start} to {end} in {steps} steps make no sense")
-    return NoiseTable(BETAS[betas], start, end, steps), PREDICTIONS[prediction]
+    steps = _whole(where, config, "num_train_timesteps", 1000, MAX_TRAIN_STEPS)
+    if not 0 < start <= end < 1:
+        raise PackageInvalid(f"{where}: betas from {start} to {end} are not rising in 0..1")
+    return NoiseTable(betas, start, end, steps), prediction
 
 
 def _latent(path: Path, unet: OnnxFile) -> LatentSpace:
@@ -215,11 +232,13 @@ def _latent(path: Path, unet: OnnxFile) -> LatentSpace:
     label = where or path
     scale = _number(label, config, "scaling_factor", 0.18215)
     blocks = config.get("block_out_channels", [0] * 4)
-    if not isinstance(blocks, list) or not blocks or scale <= 0:
-        raise PackageInvalid(f"{label}: block_out_channels or scaling_factor makes no sense")
+    if not 0 < scale < MAX_SCALE:
+        raise PackageInvalid(f"{label}: scaling_factor {scale} is not between 0 and {MAX_SCALE}")
+    if not isinstance(blocks, list) or not 1 <= len(blocks) <= MAX_LEVELS:
+        raise PackageInvalid(f"{label}: block_out_channels is no list of 1 to {MAX_LEVELS} sizes")
     sample = bind(unet.inputs, "noisy")
     stated = sample.shape[1] if sample is not None and len(sample.shape) == 4 else None
-    channels = int(_number(label, config, "latent_channels", 4))
+    channels = _whole(label, config, "latent_channels", 4, MAX_CHANNELS)
     if isinstance(stated, int) and stated != channels:
         raise UnknownFamily(
             f"{path}: its U-Net takes {stated} channels, its latents have {channels}; "
@@ -232,9 +251,11 @@ def _defaults(path: Path, latent: LatentSpace, unet: OnnxFile) -> Defaults:
     sample = bind(unet.inputs, "noisy")
     cells = sample.shape[2:] if sample is not None else ()
     if len(cells) == 2 and isinstance(cells[0], int) and isinstance(cells[1], int):
+        if not 1 <= min(cells) <= max(cells) <= MAX_CELLS:
+            raise PackageInvalid(f"{path}: its U-Net takes latents of {cells[1]}x{cells[0]} cells")
         return Defaults(cells[1] * latent.factor, cells[0] * latent.factor)
     where = path / "unet" / "config.json"
-    size = int(_number(where, _json(where), "sample_size", 64)) if where.is_file() else 64
+    size = _whole(where, _optional(where), "sample_size", 64, MAX_CELLS)
     return Defaults(size * latent.factor, size * latent.factor)
 
 
@@ -251,15 +272,17 @@ def _tokenizer(path: Path) -> Tokenizer:
     settings = _optional(folder / "tokenizer_config.json")
     special = settings | _optional(folder / "special_tokens_map.json")
     length = settings.get("model_max_length", 77)
-    if not isinstance(length, int) or not 3 <= length <= 4096:
+    if not isinstance(length, int) or not 3 <= length <= MAX_TOKENS:
         length = 77  # some files carry a huge placeholder
 
     def token(key: str, usual: str) -> int:
         value = special.get(key) or usual
         text = value.get("content") if isinstance(value, dict) else value
         number = vocabulary.get(text) if isinstance(text, str) else None
-        if not isinstance(number, int):
+        if isinstance(number, bool) or not isinstance(number, int):
             raise PackageInvalid(f"{folder}: {key} {text!r} is not in the vocabulary")
+        if not 0 <= number < MAX_TOKEN:
+            raise PackageInvalid(f"{folder}: {key} {text!r} has the number {number}")
         return number
 
     entries = tuple(
@@ -283,7 +306,8 @@ def _whole_vocabulary(path: Path) -> dict[str, Any]:
 def _licence(path: Path) -> str:
     """What the model card's header says."""
     try:
-        card = (path / "README.md").read_text("utf-8", errors="replace")[:8192]
+        with (path / "README.md").open("rb") as stream:
+            card = stream.read(MAX_CARD_BYTES).decode("utf-8", errors="replace")
     except OSError:
         return "unknown"
     found = re.search(
@@ -311,13 +335,37 @@ def _optional(path: Path) -> dict[str, Any]:
 
 
 def _number(where: Path, config: Mapping[str, Any], key: str, usual: float) -> float:
+    """A finite number; what is not one could otherwise be told only by the pictures."""
     value = config.get(key)
     if value is None:
         return usual
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise PackageInvalid(f"{where}: {key} {value!r} is not a number")
-    return float(value)
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise PackageInvalid(f"{where}: {key} {_shown(value)} is not a finite number")
+    return number
 
 
-def _either(names: Mapping[str, object]) -> str:
-    return " or ".join(names)
+def _whole(where: Path, config: Mapping[str, Any], key: str, usual: int, most: int) -> int:
+    number = _number(where, config, key, usual)
+    if number != int(number) or not 1 <= number <= most:
+        raise PackageInvalid(
+            f"{where}: {key} {_shown(config.get(key))} is not a whole number from 1 to {most}"
+        )
+    return int(number)
+
+
+def _one_of(
+    where: Path, config: Mapping[str, Any], key: str, names: Mapping[str, Name], usual: str
+) -> Name:
+    value = config.get(key, usual)
+    if not isinstance(value, str) or value not in names:
+        raise PackageInvalid(f"{where}: {key} {_shown(value)} is not {' or '.join(names)}")
+    return names[value]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

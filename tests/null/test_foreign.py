@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -23,6 +24,8 @@ from sdlite.text.tokenizer import ClipTokenizer
 Value = tuple[str, int, list[int | str]]
 FLOAT, INT32, INT64, HALF = 1, 6, 7, 10
 WIDTH = 16
+HUGE = "1" + "0" * 400
+"""A JSON number no float can hold."""
 
 
 def field(number: int, value: int | bytes | str) -> bytes:
@@ -246,18 +249,45 @@ def test_missing_parts(folder: Path, missing: str, named: str) -> None:
         ("scheduler/scheduler_config.json", '{"beta_schedule": "cosine"}', "cosine"),
         ("scheduler/scheduler_config.json", '{"prediction_type": "sample"}', "'sample'"),
         ("scheduler/scheduler_config.json", '{"beta_start": "small"}', "'small'"),
-        ("scheduler/scheduler_config.json", '{"beta_start": 0.5, "beta_end": 0.1}', "no sense"),
+        ("scheduler/scheduler_config.json", '{"beta_start": 0.5, "beta_end": 0.1}', "not rising"),
         ("tokenizer/special_tokens_map.json", '{"bos_token": "<go>"}', "<go>"),
         ("tokenizer/special_tokens_map.json", '{"bos_token": 5}', "bos_token"),
         ("tokenizer/vocab.json", '{"a": "b"}', "not in the vocabulary"),
         ("vae_decoder/config.json", '{"scaling_factor": 0}', "scaling_factor"),
         ("vae_decoder/config.json", '{"block_out_channels": 5}', "block_out_channels"),
         ("unet/model.onnx", "hello", "cannot be opened"),
+        ("scheduler/scheduler_config.json", '{"prediction_type": []}', r"prediction_type \[\] is"),
+        ("scheduler/scheduler_config.json", '{"beta_schedule": {}}', r"beta_schedule {} is not"),
+        ("scheduler/scheduler_config.json", '{"beta_start": NaN}', "beta_start nan is not a fin"),
+        ("scheduler/scheduler_config.json", f'{{"beta_start": {HUGE}}}', "000... is not a finite"),
+        ("scheduler/scheduler_config.json", '{"num_train_timesteps": 1e999}', "inf is not a fin"),
+        ("scheduler/scheduler_config.json", '{"num_train_timesteps": 1e10}', "from 1 to"),
+        ("scheduler/scheduler_config.json", '{"num_train_timesteps": 10.5}', "a whole number"),
+        ("vae_decoder/config.json", '{"scaling_factor": NaN}', "scaling_factor nan"),
+        ("vae_decoder/config.json", '{"scaling_factor": 1e30}', "scaling_factor 1e"),
+        ("vae_decoder/config.json", '{"latent_channels": 1e6}', "latent_channels 1000000"),
+        ("vae_decoder/config.json", f'{{"block_out_channels": {[1] * 99}}}', "block_out_channels"),
+        ("unet/config.json", '{"sample_size": Infinity}', "sample_size inf"),
+        ("unet/config.json", '{"sample_size": 0}', "sample_size 0 is not"),
+        ("tokenizer/vocab.json", '{"<|startoftext|>": 1, "<|endoftext|>": -2}', "number -2"),
     ],
 )
 def test_parts_that_make_no_sense(folder: Path, file: str, content: str, named: str) -> None:
     (folder / file).write_text(content, encoding="utf-8")
     with pytest.raises(PackageInvalid, match=named):
+        open_foreign(folder)
+
+
+def test_a_part_that_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.name == "scheduler_config.json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(PackageInvalid, match=r"scheduler_config\.json cannot be read: Permission"):
         open_foreign(folder)
 
 
