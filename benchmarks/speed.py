@@ -29,13 +29,13 @@ OVERHEAD_TARGET = 3.0
 
 def take_turns(
     specs: Mapping[str, Spec], rounds: int
-) -> tuple[dict[str, list[float]], dict[str, dict[str, Any]]]:
-    """Seconds of each contender's calls, and what opening it took.
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, Any]]]:
+    """Facts of each contender's calls, in order, and what opening it took.
 
     One call each is left out (first calls allocate); the order turns round every time, so that no
     contender always follows the same other.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in specs}
+    taken: dict[str, list[dict[str, Any]]] = {name: [] for name in specs}
     with ExitStack() as stack:
         workers = {name: stack.enter_context(Worker(spec)) for name, spec in specs.items()}
         opened = {name: worker.opened for name, worker in workers.items()}
@@ -44,22 +44,37 @@ def take_turns(
         order = list(workers)
         for _ in range(rounds):
             for name in order:
-                seconds[name].append(workers[name].run()["seconds"])
+                taken[name].append(workers[name].run())
             order.reverse()
-    return seconds, opened
+    return taken, opened
 
 
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:
-    """Ratio in each round: both calls of a round saw the same machine."""
-    return tuple(a / b for a, b in zip(ours, theirs, strict=True))
+def ratios(
+    ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]
+) -> tuple[float, ...]:
+    """Ratio of seconds in each round: both calls of a round saw the same machine."""
+    return tuple(a["seconds"] / b["seconds"] for a, b in zip(ours, theirs, strict=True))
 
 
-def calls(seconds: Mapping[str, Sequence[float]], words: Mapping[str, str]) -> list[Measurement]:
-    """One measurement for each contender."""
-    return [
-        Measurement(f"{name}_seconds", words[name], "s", tuple(samples))
-        for name, samples in seconds.items()
-    ]
+def calls(
+    taken: Mapping[str, Sequence[Mapping[str, Any]]], words: Mapping[str, str]
+) -> list[Measurement]:
+    """Wall-clock and processor seconds of each contender."""
+    found = []
+    for name, facts in taken.items():
+        wall = tuple(call["seconds"] for call in facts)
+        busy = tuple(call["user_seconds"] + call["system_seconds"] for call in facts)
+        found.append(Measurement(f"{name}_seconds", words[name], "s", wall))
+        found.append(
+            Measurement(
+                f"{name}_cpu_seconds",
+                f"Processor seconds of all threads: {words[name]}",
+                "s",
+                busy,
+                note="other work on the machine changes this less than wall-clock seconds",
+            )
+        )
+    return found
 
 
 def unet(options: argparse.Namespace) -> None:
@@ -82,16 +97,16 @@ def unet(options: argparse.Namespace) -> None:
         specs["torch"] = replace(base, path=str(options.peer))
         facts = options.peer.with_suffix(".json")
         peers["torch.onnx.export"] = json.loads(facts.read_text()) if facts.is_file() else {}
-    seconds, opened = take_turns(specs, options.rounds)
-    found = calls(seconds, words)
-    if "torch" in seconds:
+    taken, opened = take_turns(specs, options.rounds)
+    found = calls(taken, words)
+    if "torch" in taken:
         for name in [name for name in specs if name != "torch"]:
             found.append(
                 Measurement(
                     f"{name}_over_torch",
                     f"{words[name]}: time over torch's graph",
                     "ratio",
-                    ratios(seconds[name], seconds["torch"]),
+                    ratios(taken[name], taken["torch"]),
                     target=UNET_TARGET if name == "fused" else None,
                     note="median of the ratios of each round",
                 )
@@ -127,19 +142,19 @@ def segments(options: argparse.Namespace) -> None:
         "whole_normal": "U-Net call, whole fused graph, normal mode",
         "whole_mapped": "U-Net call, whole fused graph, mapped",
     }
-    seconds, opened = take_turns(specs, options.rounds)
+    taken, opened = take_turns(specs, options.rounds)
     opens = [opened["segments_mapped"]["seconds"]]
     for _ in range(options.opens - 1):
         with Worker(specs["segments_mapped"]) as worker:
             opens.append(worker.opened["seconds"])
-    found = calls(seconds, words)
+    found = calls(taken, words)
     for name in ("whole_normal", "whole_mapped"):
         found.append(
             Measurement(
                 f"segments_over_{name}",
                 f"Segments, mapped: time over the {words[name].removeprefix('U-Net call, ')}",
                 "ratio",
-                ratios(seconds["segments_mapped"], seconds[name]),
+                ratios(taken["segments_mapped"], taken[name]),
                 target=SEGMENT_TARGET if name == "whole_normal" else None,
                 note="median of the ratios of each round",
             )

@@ -118,11 +118,12 @@ def test_contenders_take_turns_in_alternating_order(monkeypatch: pytest.MonkeyPa
             return {"seconds": float(len(calls))}
 
     monkeypatch.setattr(speed, "Worker", Fake)
-    seconds, opened = speed.take_turns({"x": Spec("a"), "y": Spec("b")}, 3)
+    taken, opened = speed.take_turns({"x": Spec("a"), "y": Spec("b")}, 3)
     assert calls == ["a", "b", *"ab", *"ba", *"ab", "close b", "close a"]
+    seconds = {name: [call["seconds"] for call in facts] for name, facts in taken.items()}
     assert seconds == {"x": [3.0, 6.0, 7.0], "y": [4.0, 5.0, 8.0]}
     assert opened["y"] == {"seconds": 0.5}
-    assert speed.ratios([2.0, 9.0], [4.0, 3.0]) == (0.5, 3.0)
+    assert speed.ratios(taken["x"], taken["y"]) == (3 / 4, 6 / 5, 7 / 8)
 
 
 def test_inputs_fit_free_and_fixed_sizes() -> None:
