@@ -366,6 +366,9 @@ def test_another_vocabulary_is_refused(tmp_path: Path, model: dict[str, Any]) ->
     name = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
     with pytest.raises(UnknownFamily, match=r"of 100 tokens; a single file has no tokenizer"):
         open_source(write(tmp_path / "m.safetensors", {**model, name: model[name][:100]}))
+    name = name.replace("token_embedding", "position_embedding")
+    with pytest.raises(UnknownFamily, match=r"for 64 tokens; a single file .* one makes 77"):
+        open_source(write(tmp_path / "m.safetensors", {**model, name: model[name][:64]}))
 
 
 def test_paths_that_are_no_models_are_told(tmp_path: Path) -> None:

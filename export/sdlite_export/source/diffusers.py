@@ -15,8 +15,7 @@ from sdlite_export.source.checkpoint import (
     short,
 )
 from sdlite_export.source.diffusers_config import (
-    read_defaults,
-    read_latent,
+    check_length,
     read_scheduler,
     read_text,
     read_unet,
@@ -25,6 +24,7 @@ from sdlite_export.source.diffusers_config import (
 from sdlite_export.source.files import plain_name, read_json
 from sdlite_export.source.gather import SUPPORTED, Found, gather
 from sdlite_export.source.layout import Slot, text_slots, unet_slots, vae_slots
+from sdlite_export.source.recommended import read_defaults, read_latent
 from sdlite_export.source.safetensors import open_safetensors
 from sdlite_export.source.tokenizer import read_tokenizer
 
@@ -53,6 +53,7 @@ def open_diffusers(folder: Path) -> Checkpoint:
     noise, prediction = read_scheduler(folder / "scheduler" / "scheduler_config.json")
     tokenizer = read_tokenizer(folder / "tokenizer")
     text = read_text(folder / "text_encoder" / "config.json", tokenizer.eos)
+    check_length(str(folder), tokenizer.length, text)
     if unet.cross_dim != text.hidden_size:
         raise UnknownFamily(
             f"{folder}: the U-Net's cross-attention is {unet.cross_dim} wide, "

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from sdlite import schema
 from sdlite.errors import SourceCorrupt, UnknownFamily
-from sdlite.manifest import Defaults, LatentSpace, NoiseTable
+from sdlite.manifest import NoiseTable
 from sdlite_export.configs import ClipTextConfig, UnetConfig, VaeConfig
 from sdlite_export.source.files import read_json
 from sdlite_export.source.gather import SUPPORTED
 
 T = TypeVar("T")
 
-DEFAULTS_KEY = "_sdlite_defaults"
-"""Optional entry of ``model_index.json``: fields of ``Defaults`` the author recommends. Diffusers
-leaves entries that start with an underscore alone."""
-PREVIEW_KEY = "_sdlite_preview"
-"""Optional entry of ``model_index.json``: ``LatentSpace.preview``."""
 MAX_SIZE = 65536
 """More channels or rows than this make no sense."""
 MAX_LAYERS = 128
 """More layers than this make no sense, and listing their tensors would take long."""
+MAX_BLOCKS = 2048
+"""Most ResNet and transformer blocks of a U-Net in all, for the same reason; SD1 has 38."""
 
 UNET_FIXED: Mapping[str, tuple[Any, ...]] = {
     "act_fn": ("silu", "swish"),
@@ -122,10 +119,20 @@ class _Reader:
     def get(self, key: str, kind: type[T], default: T | None = None) -> T:
         value = self.data.get(key, default)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            # An integer beyond a double's range is as little a finite number as infinity.
+            value = float(value) if abs(value) < 1 << 1023 else math.inf
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             stated = "is missing" if key not in self.data else f"is {value!r}"
             raise SourceCorrupt(f"{self.path}: {key} {stated}, not a {kind.__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SourceCorrupt(f"{self.path}: {key} {value} is not a finite number")
+        return value
+
+    def epsilon(self, key: str, default: float) -> float:
+        """What a normalisation adds to a variance, so that its root is never of zero."""
+        value = self.get(key, float, default)
+        if not 0 < value < 1:
+            raise SourceCorrupt(f"{self.path}: {key} {value} is not between 0 and 1")
         return value
 
     def size(self, key: str, default: int | None = None) -> int:
@@ -205,10 +212,14 @@ def read_unet(path: Path) -> UnetConfig:
         cross_dim=reader.size("cross_attention_dim"),
         linear_projection=reader.get("use_linear_projection", bool, False),
         norm_groups=reader.size("norm_num_groups", 32),
-        norm_eps=reader.get("norm_eps", float, 1e-5),
+        norm_eps=reader.epsilon("norm_eps", 1e-5),
         flip_sin_to_cos=reader.get("flip_sin_to_cos", bool, True),
         freq_shift=reader.get("freq_shift", float, 0.0),
     )
+    depths = config.transformer_depth
+    blocks = sum((2 * config.layers_per_block + 1) * (1 + depth) for depth in depths)
+    if blocks > MAX_BLOCKS:
+        raise SourceCorrupt(f"{path}: {blocks} blocks in all, at most {MAX_BLOCKS} make sense")
     for width, count in zip(channels, heads, strict=True):
         if width % count or width % config.norm_groups:
             raise SourceCorrupt(
@@ -290,6 +301,8 @@ def read_text(path: Path, eos: int) -> ClipTextConfig:
     if activation not in ("quick_gelu", "gelu"):
         raise UnknownFamily(f"{path}: hidden_act {activation!r}; known: quick_gelu, gelu")
     architectures = reader.data.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise SourceCorrupt(f"{path}: architectures {architectures!r} is not a list of names")
     projected = "CLIPTextModelWithProjection" in architectures
     config = ClipTextConfig(
         vocab_size=reader.size("vocab_size", 49408),
@@ -299,7 +312,7 @@ def read_text(path: Path, eos: int) -> ClipTextConfig:
         heads=reader.size("num_attention_heads", 8),
         positions=reader.size("max_position_embeddings", 77),
         activation="gelu" if activation == "gelu" else "quick_gelu",
-        eps=reader.get("layer_norm_eps", float, 1e-5),
+        eps=reader.epsilon("layer_norm_eps", 1e-5),
         # Old files state 2, which transformers takes for "the highest id": the same token.
         eos=eos,
         projection=reader.size("projection_dim", 512) if projected else None,
@@ -313,6 +326,16 @@ def read_text(path: Path, eos: int) -> ClipTextConfig:
             f"{path}: vocab_size {config.vocab_size}, but the tokenizer's end token is {eos}"
         )
     return config
+
+
+def check_length(where: str, length: int, config: ClipTextConfig) -> None:
+    """Raise ``SourceCorrupt`` when the tokenizer makes more tokens than the encoder can place."""
+    if length > config.positions:
+        raise SourceCorrupt(
+            f"{where}: the tokenizer makes {length} tokens and the text encoder has positions for "
+            f"{config.positions}; set model_max_length in tokenizer/tokenizer_config.json to "
+            f"{config.positions}"
+        )
 
 
 def read_scheduler(path: Path) -> tuple[NoiseTable, Literal["epsilon", "v_prediction"]]:
@@ -336,49 +359,3 @@ def read_scheduler(path: Path) -> tuple[NoiseTable, Literal["epsilon", "v_predic
             f"{path}: betas from {table.beta_start} to {table.beta_end} are not rising in 0..1"
         )
     return table, "v_prediction" if prediction == "v_prediction" else "epsilon"
-
-
-def read_defaults(folder: Path, index: Mapping[str, Any], latent: LatentSpace) -> Defaults:
-    """The U-Net's training size, and what the author recommends under ``_sdlite_defaults``."""
-    cells = read_json(folder / "unet" / "config.json").get("sample_size")
-    if not isinstance(cells, int) or not 1 <= cells <= 1024:
-        cells = 64
-    size = cells * latent.factor
-    chosen = {"width": size, "height": size}
-    stated = index.get(DEFAULTS_KEY, {})
-    if not isinstance(stated, dict):
-        raise SourceCorrupt(f"{folder / 'model_index.json'}: {DEFAULTS_KEY} is no JSON object")
-    try:
-        defaults = schema.decode(Defaults, {**chosen, **stated}, DEFAULTS_KEY)
-    except schema.SchemaError as error:
-        raise SourceCorrupt(f"{folder / 'model_index.json'}: {error}") from error
-    sizes = (defaults.width, defaults.height)
-    if any(size < 1 or size % latent.factor for size in sizes) or not 1 <= defaults.steps <= 1000:
-        raise SourceCorrupt(
-            f"{folder / 'model_index.json'}: {DEFAULTS_KEY} gives {sizes[0]}x{sizes[1]} pixels in "
-            f"{defaults.steps} steps; sizes are multiples of {latent.factor}, steps 1 to 1000"
-        )
-    return defaults
-
-
-def read_latent(folder: Path, index: Mapping[str, Any], vae: VaeConfig) -> LatentSpace:
-    """The latent space, with the author's map to colours where there is one."""
-    channels = vae.latent_channels
-    shape = {
-        "channels": channels,
-        "factor": 2 ** (len(vae.block_channels) - 1),
-        "scale": vae.scale,
-        "preview": index.get(PREVIEW_KEY, []),
-    }
-    where = folder / "model_index.json"
-    try:
-        latent = schema.decode(LatentSpace, shape, PREVIEW_KEY)
-    except schema.SchemaError as error:
-        raise SourceCorrupt(f"{where}: {error}") from error
-    sizes = [len(row) for row in latent.preview]
-    if sizes not in ([], [3] * (channels + 1)):
-        raise SourceCorrupt(
-            f"{where}: {PREVIEW_KEY} has rows of {sizes} numbers; {channels + 1} rows of 3 are "
-            "needed, one a latent channel and the bias"
-        )
-    return latent

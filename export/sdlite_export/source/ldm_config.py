@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sdlite.errors import SourceCorrupt, UnknownFamily
 from sdlite_export.configs import ClipTextConfig, UnetConfig, VaeConfig
+from sdlite_export.source.clip_vocab import LENGTH
 from sdlite_export.source.diffusers_config import MAX_SIZE, check_family
 from sdlite_export.source.gather import SUPPORTED, Found
 
@@ -146,7 +147,7 @@ def derive_text(where: str, lookup: Lookup) -> ClipTextConfig:
             f"{where}: text encoder {width} wide, which is no multiple of {CLIP_HEAD_WIDTH}; "
             f"supported so far: {SUPPORTED}"
         )
-    return ClipTextConfig(
+    config = ClipTextConfig(
         vocab_size=lookup.size(where, token),
         hidden_size=width,
         intermediate_size=lookup.size(where, layer.format(0)),
@@ -154,6 +155,12 @@ def derive_text(where: str, lookup: Lookup) -> ClipTextConfig:
         heads=width // CLIP_HEAD_WIDTH,
         positions=lookup.size(where, "text_model.embeddings.position_embedding.weight"),
     )
+    if config.positions < LENGTH:
+        raise UnknownFamily(
+            f"{where}: text encoder with positions for {config.positions} tokens; a single file "
+            f"has no tokenizer, and the usual one makes {LENGTH}"
+        )
+    return config
 
 
 def _check_divides(where: str, what: str, channels: tuple[int, ...]) -> None:

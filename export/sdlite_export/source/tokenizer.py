@@ -38,7 +38,7 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
     special = _optional(folder / "special_tokens_map.json")
     length = config.get("model_max_length", LENGTH)
     if not isinstance(length, int) or isinstance(length, bool) or not 3 <= length <= 4096:
-        # Some files carry a huge placeholder; the text encoder's table decides then.
+        # Some files carry a huge placeholder; the family's length is meant then.
         length = LENGTH
 
     def token(key: str, usual: str) -> int:
