@@ -250,10 +250,12 @@ def _latent(path: Path, unet: OnnxFile) -> LatentSpace:
 def _defaults(path: Path, latent: LatentSpace, unet: OnnxFile) -> Defaults:
     sample = bind(unet.inputs, "noisy")
     cells = sample.shape[2:] if sample is not None else ()
-    if len(cells) == 2 and isinstance(cells[0], int) and isinstance(cells[1], int):
-        if not 1 <= min(cells) <= max(cells) <= MAX_CELLS:
-            raise PackageInvalid(f"{path}: its U-Net takes latents of {cells[1]}x{cells[0]} cells")
-        return Defaults(cells[1] * latent.factor, cells[0] * latent.factor)
+    sides = [side for side in cells if isinstance(side, int)]
+    if len(sides) == len(cells) == 2:
+        height, width = sides
+        if not 1 <= min(sides) <= max(sides) <= MAX_CELLS:
+            raise PackageInvalid(f"{path}: its U-Net takes latents of {width}x{height} cells")
+        return Defaults(width * latent.factor, height * latent.factor)
     where = path / "unet" / "config.json"
     size = _whole(where, _optional(where), "sample_size", 64, MAX_CELLS)
     return Defaults(size * latent.factor, size * latent.factor)
