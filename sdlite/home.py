@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from sdlite import settings
@@ -75,20 +77,45 @@ def search_folders() -> tuple[Path, ...]:
 
 
 def models() -> tuple[Model, ...]:
-    """Every model there is, in the order names are looked up; the first of a name counts."""
-    found: dict[Path, Model] = {}
-    for folder in search_folders():
-        for model in _models_in(folder):
-            found.setdefault(model.path.resolve(), model)
-    for model in _shipped():
-        found.setdefault(model.path.resolve(), model)
-    return tuple(found.values())
+    """Every model there is, in the order names are looked up."""
+    return tuple(_all_models())
+
+
+def _all_models() -> Iterator[Model]:
+    found = set()
+    for model in chain(*map(_models_in, search_folders()), _shipped()):
+        place = model.path.resolve()
+        if place not in found:
+            found.add(place)
+            yield model
+
+
+def look_up(name: str) -> Model | None:
+    """The model of a name, one that is ready before a checkpoint; None when there is none.
+
+    What lies directly in one of the folders, ships with sdlite or is ready here is found without a
+    walk through everything the folders of other programs hold.
+    """
+    candidates = chain(
+        *(_directly_in(folder, name) for folder in search_folders()),
+        _shipped(),
+        (model for model in _one(Path(name)) if model.ready),
+        _all_models(),
+    )
+    waiting = None
+    for model in candidates:
+        if model.name == name:
+            if model.ready:
+                return model
+            waiting = waiting or model
+    return waiting
 
 
 def find_model(name_or_path: str | Path) -> Path:
     """The folder of a package, or of an ONNX folder made by optimum or diffusers.
 
-    A plain word is a model's name first, then a folder here; write ``./word`` to mean the folder.
+    A plain word is the name of a model, of which those that are ready count first, then a folder
+    here; write ``./word`` to mean the folder.
 
     Raises:
         UnknownName: no model has that name.
@@ -96,18 +123,25 @@ def find_model(name_or_path: str | Path) -> Path:
     """
     text = os.fspath(name_or_path)
     path = _at_home(Path(text))
-    named = isinstance(name_or_path, str) and text == path.name and text not in (".", "..", "")
-    known = models() if named else ()
-    for model in known:
-        if model.name == text:
-            return _ready(model)
-    if not text:
-        raise UnknownName("model", text, _names(known))
-    if _exists(path):
+    named = isinstance(name_or_path, str) and is_name(text)
+    model = look_up(text) if named else None
+    if model is not None:
+        return _ready(model)
+    if text and exists(path):
         return _ready(_classify(path))
-    if named:
-        raise UnknownName("model", text, _names(known))
+    if named or not text:
+        raise UnknownName("model", text, model_names())
     raise RequestError(f"no model at {path}: there is no such file or folder")
+
+
+def is_name(text: str) -> bool:
+    """Whether text can be a model's name: one plain word of a path."""
+    return text == Path(text).name and text not in (".", "..", "")
+
+
+def model_names() -> list[str]:
+    """Names of all models, each once."""
+    return list(dict.fromkeys(model.name for model in _all_models()))
 
 
 def add_folder(folder: Path) -> tuple[Model, ...]:
@@ -118,8 +152,8 @@ def add_folder(folder: Path) -> tuple[Model, ...]:
         OutputError: the settings file cannot be written.
     """
     whole = _at_home(folder).absolute()
-    if not whole.is_dir():
-        raise RequestError(f"{folder} is no folder")
+    if not _is_folder(whole):
+        raise RequestError(f"{folder} is no folder, or one that may not be looked at")
     if os.pathsep in str(whole):
         raise RequestError(f"{whole} cannot be added: its name has a {os.pathsep!r} in it")
     change = [*_added_in_file(), whole]
@@ -155,16 +189,13 @@ def _at_home(path: Path) -> Path:
         return path
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; raises ``RequestError`` when nobody can tell."""
     try:
         return path.exists()
     except OSError as error:
         shown = str(path)[:60]
         raise RequestError(f"no model at {shown!r}: {error.strerror}") from error
-
-
-def _names(known: tuple[Model, ...]) -> list[str]:
-    return list(dict.fromkeys(model.name for model in known))
 
 
 def _ready(model: Model) -> Path:
@@ -183,10 +214,13 @@ def _shell(path: Path) -> str:
 
 def _classify(path: Path) -> Model:
     """What a path given by hand is; what it is not shows when it is opened."""
-    if path.is_file() or (path / "model_index.json").is_file():
+    is_file = _is_file(path)
+    if not os.access(path, os.R_OK if is_file else os.R_OK | os.X_OK):
+        raise RequestError(f"cannot read {path}: no permission")
+    if is_file or _is_file(path / "model_index.json"):
         for model in _one(path):
             return model
-        if path.is_file():
+        if is_file:
             raise RequestError(f"{path} is no model: give the folder of a package")
     return Model(path.name, path, "package")
 
@@ -194,47 +228,71 @@ def _classify(path: Path) -> Model:
 def _shipped() -> Iterator[Model]:
     here = Path(__file__).resolve().parent
     for package in _children(here / "_models"):
-        if (package / MANIFEST).is_file():
+        if _is_file(package / MANIFEST):
             yield Model(package.name, package, "package")
     for folder in _children(here.parent / "models"):  # a checkout
-        if (folder / "package" / MANIFEST).is_file():
+        if _is_file(folder / "package" / MANIFEST):
             yield Model(folder.name, folder / "package", "package")
+
+
+def _directly_in(folder: Path, name: str) -> Iterator[Model]:
+    """Those of ``_models_in`` that a name leads to without looking around."""
+    yield from _one(folder)
+    if not name.startswith("."):
+        for place in _checkpoint_folders(folder) or [folder]:
+            yield from _one(place / name)
 
 
 def _models_in(folder: Path) -> Iterator[Model]:
     yield from _one(folder)
-    special = [folder / name for name in CHECKPOINT_FOLDERS if (folder / name).is_dir()]
+    special = _checkpoint_folders(folder)
     if special:
         for place in special:
             yield from _checkpoints(place, DEPTH)
         return
     for child in _children(folder):
-        yield from _one(child)
-        if child.is_dir() and not _is_model_folder(child):
+        found = list(_one(child))
+        yield from found
+        if not found and _is_folder(child):
             yield from _checkpoints(child, DEPTH - 1)
+
+
+def _checkpoint_folders(folder: Path) -> list[Path]:
+    return [folder / name for name in CHECKPOINT_FOLDERS if _is_folder(folder / name)]
 
 
 def _checkpoints(folder: Path, depth: int) -> Iterator[Model]:
     for child in _children(folder):
         found = list(_one(child))
         yield from found
-        if not found and depth and child.is_dir():
+        if not found and depth and _is_folder(child):
             yield from _checkpoints(child, depth - 1)
 
 
 def _one(path: Path) -> Iterator[Model]:
     """The model at this very path, if there is one."""
-    if (path / MANIFEST).is_file():
+    if _is_file(path / MANIFEST):
         yield Model(path.name, path, "package")
-    elif (path / "model_index.json").is_file():
-        onnx = (path / "unet" / "model.onnx").is_file()
+    elif _is_file(path / "model_index.json"):
+        onnx = _is_file(path / "unet" / "model.onnx")
         yield Model(path.name, path, "onnx" if onnx else "checkpoint")
-    elif path.suffix.lower() in CHECKPOINTS and path.is_file():
+    elif path.suffix.lower() in CHECKPOINTS and _is_file(path):
         yield Model(path.stem, path, "checkpoint")
 
 
-def _is_model_folder(path: Path) -> bool:
-    return any(True for _ in _one(path))
+# What may not be looked at is no model, and no reason to miss the others: a disk's `lost+found`.
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _children(folder: Path) -> list[Path]:
@@ -271,7 +329,7 @@ def describe(model: Model) -> Description:
 
     try:
         manifest = read_manifest(model.path)
-    except PackageError as error:
+    except (PackageError, OSError) as error:
         return Description(model, _disk_size(model.path), problem=str(error))
     precisions = sorted({artifact.precision for artifact in manifest.artifacts})
     return Description(
@@ -280,6 +338,9 @@ def describe(model: Model) -> Description:
 
 
 def _disk_size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(child.stat().st_size for child in path.rglob("*") if child.is_file())
+    """Bytes of a file or of all files in a folder, without those that may not be looked at."""
+    size = 0
+    for item in (path, *path.rglob("*")):
+        with contextlib.suppress(OSError):
+            size += item.stat().st_size if item.is_file() else 0
+    return size

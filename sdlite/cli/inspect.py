@@ -49,14 +49,15 @@ def locate(text: str) -> Path:
         RequestError: a path that does not exist.
     """
     path = Path(text)
-    models = home.models() if path.name == text else ()
-    for model in models:
-        if model.name == text:
-            return model.path
-    if path.exists():
+    named = home.is_name(text)
+    model = home.look_up(text) if named else None
+    if model is not None:
+        return model.path
+    if home.exists(path):
         return path
-    if models:
-        raise UnknownName("model", text, dict.fromkeys(model.name for model in models))
+    names = home.model_names() if named else []
+    if names:
+        raise UnknownName("model", text, names)
     raise RequestError(f"no file or folder {text}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,93 @@ def test_a_damaged_package_is_listed_with_its_problem(place: Path) -> None:
     (path / "sdlite.json").write_text(json.dumps({"reader": 99}))
     (model,) = [model for model in home.models() if model.name == "bad"]
     assert "needs package reader 99" in str(home.describe(model).problem)
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make ``folder`` what mode 000 makes it for everybody but root, whom tests often run as."""
+
+    def guarded(name: str) -> None:
+        real = getattr(Path, name)
+
+        def call(self: Path, *arguments: object, **named: object) -> object:
+            if folder in self.parents or (self == folder and name == "iterdir"):
+                raise PermissionError(errno.EACCES, "Permission denied", str(self))
+            return real(self, *arguments, **named)
+
+        monkeypatch.setattr(Path, name, call)
+
+    for name in ("is_file", "is_dir", "exists", "stat", "iterdir"):
+        guarded(name)
+
+
+@pytest.mark.parametrize("name", ["lost+found", "model_index.json"])
+def test_a_folder_that_may_not_be_looked_at_hides_no_other(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    disk = place / "disk"
+    other = package(disk / "sub" / "other")
+    (disk / name).mkdir()
+    home.add_folder(disk)
+    refuse(monkeypatch, disk / name)
+    assert [model.name for model in home.models()][:1] == ["other"]
+    assert home.find_model("other") == other
+    assert home.describe(home.Model("x", disk / name, "checkpoint")).size == 0
+    with pytest.raises(UnknownName):
+        home.find_model("another")
+
+
+def test_paths_that_may_not_be_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = package(place / "mine")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(RequestError, match=r"cannot read .*mine: no permission"):
+        home.find_model(mine)
+    refuse(monkeypatch, mine)
+    with pytest.raises(RequestError, match=r"no model at .*: Permission denied"):
+        home.find_model(mine / "sub")
+
+
+def test_a_package_that_may_not_be_read_is_listed_with_its_problem(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = package(home.folders().models / "locked")
+
+    def refused(self: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert "Permission denied" in str(home.describe(home.Model("locked", path, "package")).problem)
+
+
+def test_no_walk_for_what_is_near(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = package(home.folders().models / "mine")
+    webui = place / "webui"
+    theirs = package(webui / "models" / "Stable-diffusion" / "theirs")
+    here = package(Path("local").absolute())
+    shipped = package(place / "checkout" / "models" / "ships" / "package")
+    monkeypatch.setattr(home, "__file__", str(place / "checkout" / "sdlite" / "home.py"))
+    home.add_folder(webui)
+
+    def walk(folder: Path, depth: int) -> None:
+        raise AssertionError(f"{folder} was searched")
+
+    monkeypatch.setattr(home, "_checkpoints", walk)
+    assert home.find_model("mine") == mine
+    assert home.find_model("theirs") == theirs
+    assert home.find_model("ships") == shipped
+    assert home.find_model("local").resolve() == here
+    assert home.find_model("./local").resolve() == here
+
+
+def test_a_ready_model_comes_before_a_checkpoint_of_its_name(place: Path) -> None:
+    webui = place / "webui" / "models" / "Stable-diffusion"
+    webui.mkdir(parents=True)
+    (webui / "dream.safetensors").touch()
+    home.add_folder(place / "webui")
+    deep = package(place / "disk" / "sub" / "sub" / "dream")
+    home.add_folder(place / "disk")
+    assert home.find_model("dream") == deep
+    mine = package(home.folders().models / "dream")
+    assert home.find_model("dream") == mine
 
 
 def test_a_folder_that_is_gone_is_no_error(place: Path) -> None:
