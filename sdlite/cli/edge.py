@@ -71,6 +71,9 @@ class Program(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a command; an unknown one offers the nearest."""
         name = args[0]
+        # While the shell completes, an error would be printed into the line that is being typed.
+        if ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             raise UnknownName("command", name, self.list_commands(ctx))
         return super().resolve_command(ctx, args)

@@ -189,6 +189,18 @@ def test_completion_answers(home: Path, words: str, expected: str) -> None:
     assert f"plain,{expected}" in done.stdout.splitlines()
 
 
+def test_completion_after_an_unknown_command_is_silent(home: Path) -> None:
+    environment = os.environ | {
+        "_SDLITE_COMPLETE": "bash_complete",
+        "COMP_WORDS": "sdlite foo ",
+        "COMP_CWORD": "2",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "sdlite.cli"], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_help_is_there_for_every_command(run: Run) -> None:
     text = run("--help").stdout
     for name, command in main.commands.items():
