@@ -73,6 +73,8 @@ class Drawing:
     """Whether to show them grow."""
     progress: bool
     """Whether to show a bar."""
+    quiet: bool
+    """Whether nothing but paths is printed."""
     report: Lines | None
     """Who is told about finished pictures; None for nobody."""
     pictures: list[Picture] = field(default_factory=list)
@@ -120,7 +122,9 @@ class Drawing:
             bar = stack.enter_context(StepBar(self.total, self.progress))
             shown = None
             if self.preview:
-                shown = Preview(map_for(manifest.latent), manifest.latent.factor, bar)
+                shown = Preview(
+                    map_for(manifest.latent), manifest.latent.factor, bar, writing, self.quiet
+                )
 
             def on_step(step: Step) -> None:
                 bar.step(step)
@@ -150,7 +154,13 @@ class Drawing:
                     self.report.picture(self.pictures[-1])
 
     def _requests(self) -> Iterator[Request]:
-        """One request a picture: what is finished is kept, and memory is that of one picture."""
+        """One request a picture: what is finished is kept, and memory is that of one picture.
+
+        Where memory holds one part of the model at a time, each picture opens all of them again.
+        Sampling every picture before decoding the first would open each part once, but on just
+        these machines a picture takes minutes, and a failure or Ctrl-C would leave none of those
+        that are done.
+        """
         from sdlite.types import Request
 
         chosen = self.settings

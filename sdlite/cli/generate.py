@@ -155,7 +155,7 @@ def generate(
     """
     values = load_settings()
     chosen = {name: values.get(name, text).value for name, text in given.items()}
-    jobs = collect_prompts(prompts, prompts_file)
+    jobs = collect_prompts(prompts, prompts_file, quiet)
     job = drawing.Drawing(
         prompts=jobs,
         settings=chosen,
@@ -165,6 +165,7 @@ def generate(
         metadata=values.get("metadata").value if metadata is None else metadata,
         preview=values.get("preview").value if preview is None else preview,
         progress=wanted(False if quiet else progress),
+        quiet=quiet,
         report=None if as_json else drawing.Lines(quiet),
     )
     try:
@@ -179,8 +180,12 @@ def generate(
         job.closing_line()
 
 
-def collect_prompts(prompts: tuple[str, ...], file: str | None) -> tuple[str, ...]:
+def collect_prompts(
+    prompts: tuple[str, ...], file: str | None, quiet: bool = False
+) -> tuple[str, ...]:
     """Prompts from the command line, files and standard input, in that order.
+
+    Unless ``quiet``, words that look like one prompt without its quotes are told.
 
     Raises:
         RequestError: there is none, or a file cannot be read.
@@ -197,7 +202,7 @@ def collect_prompts(prompts: tuple[str, ...], file: str | None) -> tuple[str, ..
         raise RequestError('no prompt; try: sdlite generate "a red circle on a blue background"')
     if not found:
         raise RequestError(f"there is no prompt in {file or 'standard input'}")
-    if len(prompts) > 2 and all(len(prompt.split()) == 1 for prompt in prompts):
+    if not quiet and len(prompts) > 2 and all(len(prompt.split()) == 1 for prompt in prompts):
         tell(f"note: {len(prompts)} prompts of one word each; quotes keep a prompt together")
     return tuple(found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -153,12 +154,23 @@ class Preview:
         linear: the model's linear map from latents to colours; None when it has none.
         factor: pixels per latent cell.
         bar: what else is on the screen.
+        writing: the lock to hold while a file is written.
+        quiet: whether nothing may be printed; files are still kept.
     """
 
-    def __init__(self, linear: LinearMap | None, factor: int, bar: StepBar) -> None:
+    def __init__(
+        self,
+        linear: LinearMap | None,
+        factor: int,
+        bar: StepBar,
+        writing: threading.Lock,
+        quiet: bool = False,
+    ) -> None:
         self._linear = linear
         self._factor = factor
         self._bar = bar
+        self._writing = writing
+        self._quiet = quiet
         self._protocol = detect(sys.stderr, os.environ)
         self._path: Path | None = None
         self._overwrite = False
@@ -175,6 +187,8 @@ class Preview:
 
     def step(self, step: Step) -> None:
         """Show what the model expects after this step."""
+        if self._quiet and self._protocol is not None:
+            return
         now = time.perf_counter()
         if now - self._when < REDRAW_SECONDS and step.index + 1 < step.total:
             return
@@ -188,14 +202,18 @@ class Preview:
             self._bar.write(draw(small, self._protocol, again=self._drawn))
         elif self._path is not None:
             large = small.resize((small.width * self._factor, small.height * self._factor))
-            make_folder(self._path.parent)
             # The name was free when the picture began; from the second step on the file is ours.
             overwrite = self._drawn or self._overwrite
-            write_whole(self._path, encode(large, "png"), overwrite)
+            data = encode(large, "png")
+            with self._writing:
+                make_folder(self._path.parent)
+                write_whole(self._path, data, overwrite)
         self._drawn = True
 
     def end(self, picture: Image) -> None:
         """Show the finished picture in place of the last preview, or say where the file is."""
+        if self._quiet:
+            return
         if self._protocol is not None:
             self._bar.write(draw(picture, self._protocol, again=self._drawn))
         elif self._path is not None and self._drawn:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from sdlite import metadata
+from sdlite import metadata, output
+from sdlite.cli import drawing
 from tests.cli.conftest import Run
 
 
@@ -160,6 +162,37 @@ def test_preview_is_saved_where_no_terminal_shows_it(run: Run) -> None:
     again = run("generate", "b", "-o", "a.jpg", "--preview", "--steps", "3", "--overwrite")
     assert again.exit_code == 0, again.output
     assert names() == ["a.jpg", "a.preview.png"]
+
+
+def test_quiet_prints_nothing_but_paths(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = ["a", "b", "word", "--preview", "--progress", "--steps", "3", "--quiet"]
+    done = run("generate", *many)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines() == [f"sdlite-000{number}.png" for number in (1, 2, 3)]
+    assert done.stderr == ""
+    assert "sdlite.preview.png" in names()
+    monkeypatch.setattr("sdlite.cli.progress.detect", lambda *_: "blocks")
+    assert run("generate", *many).stderr == ""
+
+
+def test_previews_are_written_under_the_lock(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    locks: list[threading.Lock] = []
+    held: list[bool] = []
+
+    class Watched(drawing.Drawing):
+        def draw(self, cancel: threading.Event, writing: threading.Lock) -> None:
+            locks.append(writing)
+            super().draw(cancel, writing)
+
+    def write(path: Path, data: bytes, overwrite: bool = False) -> None:
+        held.append(locks[0].locked())
+        output.write_whole(path, data, overwrite)
+
+    monkeypatch.setattr(drawing, "Drawing", Watched)
+    monkeypatch.setattr("sdlite.cli.progress.write_whole", write)
+    assert run("generate", "a", "-o", "a.png", "--preview", "--steps", "2").exit_code == 0
+    assert held
+    assert all(held)
 
 
 def test_verbose_logs_to_standard_error(run: Run) -> None:
