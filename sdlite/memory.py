@@ -41,12 +41,22 @@ def snapshot() -> MemoryUse | None:
 
 
 def high_water() -> int | None:
-    """Highest resident memory since the process started (Linux: VmHWM); None where unknown."""
+    """Highest resident memory since the process started; None where unknown.
+
+    Linux: VmHWM of ``/proc``; macOS: ru_maxrss of getrusage; Windows: PeakWorkingSetSize.
+    """
     try:
+        if sys.platform == "win32":
+            counters = _counters()
+            return None if counters is None else int(counters.peak_working_set_size)
+        if sys.platform == "darwin":
+            import resource
+
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes, here alone
         for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) << 10
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         pass
     return None
 
@@ -72,8 +82,8 @@ class PeakWatch:
     """Watches memory from a thread while a ``with`` block runs.
 
     Engines release the interpreter while they compute, so samples keep coming. What is allocated
-    and freed between two samples is missed, except in ``peak_bytes`` on Linux, which also takes the
-    kernel's high-water mark when the block raised it.
+    and freed between two samples is missed, except in ``peak_bytes``, which also takes the system's
+    high-water mark when the block raised it.
 
     Args:
         interval: seconds between samples.
@@ -193,7 +203,7 @@ class _ProcessMemoryCounters(ctypes.Structure):
     ]
 
 
-def _windows() -> MemoryUse | None:
+def _counters() -> _ProcessMemoryCounters | None:
     if sys.platform == "win32":
         counters = _ProcessMemoryCounters()
         counters.cb = ctypes.sizeof(counters)
@@ -202,6 +212,13 @@ def _windows() -> MemoryUse | None:
         ask = kernel.K32GetProcessMemoryInfo
         ask.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32]
         if ask(kernel.GetCurrentProcess(), ctypes.byref(counters), counters.cb):
-            private = int(counters.private_usage)
-            return MemoryUse(private, max(int(counters.working_set_size) - private, 0))
+            return counters
     return None
+
+
+def _windows() -> MemoryUse | None:
+    counters = _counters()
+    if counters is None:
+        return None
+    private = int(counters.private_usage)
+    return MemoryUse(private, max(int(counters.working_set_size) - private, 0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sdlite import __version__
+from sdlite import __version__, memory
 from sdlite.engine import Artifact
 from sdlite.errors import Cancelled, UnknownName
 from sdlite.manifest import (
@@ -68,6 +67,8 @@ class ExportReport:
     """Wall-clock time."""
     peak_bytes: int | None
     """Largest resident memory of this process so far; None where the system does not say."""
+    licence: str
+    """Identifier of the model's licence; ``unknown`` when the source states none."""
     parity: tuple[Parity, ...]
     """Differences between graph variants, measured when an engine was there and it was quick."""
     notes: tuple[str, ...]
@@ -122,7 +123,8 @@ def export_package(
         size=size,
         sizes={part: weights.file.size for part, weights in manifest.weights.items()},
         seconds=time.monotonic() - started,
-        peak_bytes=_peak_bytes(),
+        peak_bytes=memory.high_water(),
+        licence=manifest.licence.id,
         parity=parity,
         notes=checkpoint.notes,
     )
@@ -246,13 +248,3 @@ def _licence(checkpoint: Checkpoint, folder: Path) -> Licence:
     if licence.text is None:
         return Licence(licence.id)
     return Licence(licence.id, _store(folder, "LICENSE.txt", licence.text.encode()))
-
-
-def _peak_bytes() -> int | None:
-    try:
-        import resource
-    except ImportError:
-        return None
-    # Linux counts KiB here, macOS bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -120,4 +120,5 @@ def tell_report(report: Any) -> None:
     ]
     if report.peak_bytes is not None:
         words.append(f"peak memory {readable(report.peak_bytes)}")
+    words.append(f"licence {report.licence}")
     tell(", ".join(words))

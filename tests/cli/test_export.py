@@ -29,6 +29,7 @@ def test_export_into_the_models_and_draw(
     assert done.stdout == f"{home / 'models' / 'my model'}\n"
     assert "my model: " in done.stderr
     assert " in fp16 (text_encoder " in done.stderr
+    assert done.stderr.endswith(", licence unknown\n")
     assert "step" not in done.stderr
     pytest.importorskip("onnxruntime", reason="the extra [cpu] has an engine")
     monkeypatch.setenv("SDLITE_RUNTIME", "onnxruntime")

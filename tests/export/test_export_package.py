@@ -94,6 +94,7 @@ def test_report(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert report.sizes == {k: w.file.size for k, w in package.manifest.weights.items()}
     assert report.seconds > 0
     assert report.peak_bytes is None or report.peak_bytes > 1 << 20
+    assert report.licence == package.manifest.licence.id == "unknown"
     assert [label for label, _, _ in calls] == sorted(
         (label for label, _, _ in calls), key=list(report.sizes).index
     )

@@ -23,13 +23,13 @@ ENGINES = ("onnxruntime", "openvino", "coremltools")
 
 # docs/design.md draws these layers; a module may import its own layer and those before it.
 LAYERS = (
-    ("errors", "types"),
+    ("errors", "types", "choices"),
     ("schema", "engine"),
     ("manifest",),
     ("package",),
     ("hardware", "memory", "registry", "chain", "ports", "onnxfile", "foreign"),
     ("text", "sampling", "image", "weights", "metadata", "output", "preview"),
-    ("settings", "home", "planner", "request", "components"),
+    ("settings", "home", "footprint", "planner", "request", "components", "recorder"),
     ("pipeline",),
     ("api",),
     ("cli", "server"),
@@ -37,7 +37,7 @@ LAYERS = (
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ALLOWED_TO_RUNTIMES = {"engine", "types", "errors", "onnxfile"}
-ALLOWED_TO_EXPORT = {"manifest", "package", "types", "errors", "engine", "schema"}
+ALLOWED_TO_EXPORT = frozenset(["manifest", "package", "foreign", "types", "errors", "engine", "schema", "memory"])
 ALLOWED_TO_VERIFY = ALLOWED_TO_EXPORT | {"registry", "chain"}
 """Comparing graphs needs an engine: only there, and through the registry."""
 
