@@ -28,7 +28,10 @@ class Sampler:
     def __init__(self, folder: Path, averaged: bool = True) -> None:
         tokenizer.write(folder / "tokenizer")
         self.tokens = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        self.vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
+        finished = folder / "vae-final"
+        self.vae = AutoencoderKL.from_pretrained(
+            finished if finished.exists() else folder / "vae"
+        ).eval()
         self.text = CLIPTextModel.from_pretrained(folder / "text_encoder").eval()
         self.unet = network.unet().eval()
         state = common.load_checkpoint(folder / "unet.pt")
@@ -118,10 +121,11 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=5.0)
     parser.add_argument("--columns", type=int, default=8)
     parser.add_argument("--every", type=int, default=1, help="of a JSON list, every so many")
+    parser.add_argument("--last", action="store_true", help="last weights, not averaged ones")
     args = parser.parse_args()
     torch.set_num_threads(1)
     started = time.time()
-    sampler = Sampler(common.RUNS / args.run)
+    sampler = Sampler(common.RUNS / args.run, not args.last)
     raw = args.prompts.read_text(encoding="utf-8")
     if args.prompts.suffix == ".json":
         entries = json.loads(raw)[:: args.every]

@@ -41,14 +41,14 @@ def assemble(run: Path, destination: Path) -> int:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     unet = network.unet()
-    unet.set_default_attn_processor()
     state = common.load_checkpoint(run / "unet.pt")
     if state is None:
         raise FileNotFoundError(run / "unet.pt")
     with torch.no_grad():
         for p, value in zip(unet.parameters(), state["average"], strict=True):
             p.copy_(value)
-    vae = AutoencoderKL.from_pretrained(run / "vae")
+    finished = run / "vae-final"
+    vae = AutoencoderKL.from_pretrained(finished if finished.exists() else run / "vae")
     text = CLIPTextModel.from_pretrained(run / "text_encoder")
     count = 0
     for name, module in (("unet", unet), ("vae", vae), ("text_encoder", text)):

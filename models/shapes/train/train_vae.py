@@ -29,7 +29,6 @@ CONFIG: dict[str, Any] = {
     "layers_per_block": 1,
     "norm_num_groups": 2,
 }
-WHOLE_FROM = 0.7  # share of the run after which batches are whole pictures
 
 
 def pictures(rng: np.random.Generator, count: int) -> torch.Tensor:
@@ -38,11 +37,11 @@ def pictures(rng: np.random.Generator, count: int) -> torch.Tensor:
     return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def batch(rng: np.random.Generator, progress: float, count: int) -> torch.Tensor:
-    """`count` 64x64 crops around shapes, later a quarter as many whole pictures."""
-    if progress >= WHOLE_FROM:
+def batch(rng: np.random.Generator, whole: bool, count: int) -> torch.Tensor:
+    """`count` 64x64 crops around shapes, or a quarter as many whole pictures."""
+    if whole:
         return pictures(rng, count // 4)
-    whole = np.empty((count, 64, 64, 3), np.uint8)
+    crops = np.empty((count, 64, 64, 3), np.uint8)
     for i in range(0, count, 2):
         scene = draw_scene(rng)
         picture = render(scene)
@@ -52,8 +51,8 @@ def batch(rng: np.random.Generator, progress: float, count: int) -> torch.Tensor
                 int(np.clip(c * PICTURE - 32 + rng.integers(-24, 25), 0, PICTURE - 64))
                 for c in (item.x, item.y)
             )
-            whole[i + k] = picture[y : y + 64, x : x + 64]
-    return torch.from_numpy(whole).permute(0, 3, 1, 2).float() / 127.5 - 1
+            crops[i + k] = picture[y : y + 64, x : x + 64]
+    return torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def losses(vae: AutoencoderKL, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -95,6 +94,15 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--kl", type=float, default=1e-6)
     parser.add_argument("--bf16", action="store_true", help="autocast, except for the last part")
+    parser.add_argument(
+        "--whole-from",
+        type=float,
+        default=0.7,
+        help="share of the run after which batches are whole pictures",
+    )
+    parser.add_argument(
+        "--fp32-from", type=float, default=0.7, help="share after which --bf16 no longer holds"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     args = parser.parse_args()
     parallel.run(train, args, args.workers, 3_000_000)
@@ -129,9 +137,9 @@ def train(team: parallel.Team, args: argparse.Namespace) -> None:
     sums = np.zeros(3)
     progress = team.agree(budget.progress(iteration))
     while progress < 1:
-        x = batch(rng, progress, 16 // team.count).to(where)
+        x = batch(rng, progress >= args.whole_from, 16 // team.count).to(where)
         with torch.autocast(
-            where.type, torch.bfloat16, enabled=args.bf16 and progress < WHOLE_FROM
+            where.type, torch.bfloat16, enabled=args.bf16 and progress < args.fp32_from
         ):
             l1, gradient, kl = losses(vae, x)
         pixels = x[0].numel()
