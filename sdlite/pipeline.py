@@ -16,11 +16,11 @@ from sdlite.components import Components, Meter
 from sdlite.engine import Session
 from sdlite.errors import Cancelled, EngineError, RequestError
 from sdlite.image.pictures import to_pictures
-from sdlite.memory import PeakWatch
 from sdlite.metadata import infotext
 from sdlite.package import Package
 from sdlite.planner import Budget, Plan, Preferences, RequestShape, check, plan
 from sdlite.ports import DecoderPort, TextEncoderPort, UnetPort
+from sdlite.recorder import Recorder
 from sdlite.registry import get as get_runtime
 from sdlite.request import complete, seeds_of
 from sdlite.sampling import (
@@ -33,7 +33,7 @@ from sdlite.sampling import (
 )
 from sdlite.text.conditioning import Conditioning, condition
 from sdlite.text.tokenizer import ClipTokenizer
-from sdlite.types import Device, Float32, PhaseReport, Request, Result, SamplerState, Step
+from sdlite.types import Device, Float32, Request, Result, SamplerState, Step
 
 OnStep = Callable[[Step], object]
 CANCEL_SECONDS = 0.1
@@ -158,7 +158,7 @@ class Pipeline:
         chosen = self.plan(request)
         with _turn(self._turn, cancel):
             start = time.perf_counter()
-            recorder = _Recorder()
+            recorder = Recorder()
             conditioning = self._condition(request, chosen, recorder)
             _check_cancel(cancel)
             latents = None
@@ -204,7 +204,7 @@ class Pipeline:
         """
         full = complete(request, self.package.manifest)
         chosen = self.plan(full)
-        recorder = _Recorder()
+        recorder = Recorder()
         _check_cancel(cancel)
         conditioning = self._condition(full, chosen, recorder)
         _check_cancel(cancel)
@@ -220,9 +220,9 @@ class Pipeline:
         batch, _, height, width = latents.shape
         shape = RequestShape(width * latent.factor, height * latent.factor, batch, 1, False)
         chosen = plan(self.package, shape, self._devices, self._budget, self._preferences)
-        return self._decode(latents, chosen, _Recorder(), None)
+        return self._decode(latents, chosen, Recorder(), None)
 
-    def _condition(self, request: Request, chosen: Plan, recorder: _Recorder) -> Conditioning:
+    def _condition(self, request: Request, chosen: Plan, recorder: Recorder) -> Conditioning:
         with (
             recorder.phase("text") as meter,
             self._session("text_encoder", chosen, meter) as session,
@@ -240,7 +240,7 @@ class Pipeline:
         request: Request,
         chosen: Plan,
         conditioning: Conditioning,
-        recorder: _Recorder,
+        recorder: Recorder,
         cancel: threading.Event | None,
         resume: SamplerState | None = None,
     ) -> Iterator[Step]:
@@ -294,7 +294,7 @@ class Pipeline:
         self,
         latents: Float32,
         chosen: Plan,
-        recorder: _Recorder,
+        recorder: Recorder,
         cancel: threading.Event | None,
     ) -> tuple[Image.Image, ...]:
         pictures: list[Image.Image] = []
@@ -315,50 +315,6 @@ class Pipeline:
         placement = chosen.placement(component)
         with self._components.use(placement, meter, keep=chosen.resident) as session:
             yield session
-
-
-class _Recorder:
-    """Measures the phases of one run."""
-
-    def __init__(self) -> None:
-        self.reports: list[PhaseReport] = []
-        self.peak_bytes: int | None = None
-        self._outside = 0.0
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[Meter]:
-        """Measure one phase; its report is there when it ended, however it ended."""
-        meter = Meter()
-        self._outside = 0.0
-        start = time.perf_counter()
-        watch = PeakWatch()
-        try:
-            with watch:
-                yield meter
-        finally:
-            seconds = time.perf_counter() - start - self._outside
-            if watch.peak_bytes is not None:
-                self.peak_bytes = max(watch.peak_bytes, self.peak_bytes or 0)
-            self.reports.append(
-                PhaseReport(
-                    name=name,
-                    load_seconds=meter.load_seconds,
-                    run_seconds=seconds - meter.load_seconds,
-                    engine_seconds=meter.engine_seconds,
-                    calls=meter.calls,
-                    private_bytes=watch.private_bytes,
-                    mapped_bytes=watch.mapped_bytes,
-                )
-            )
-
-    @contextmanager
-    def outside(self) -> Iterator[None]:
-        """Time that belongs to whoever iterates, not to the phase."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._outside += time.perf_counter() - start
 
 
 Predict = Callable[[Float32, Float32, Float32], Float32]

@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from sdlite.choices import MEMORY_MODES, PRECISIONS
 from sdlite.engine import Artifact, LoadOptions
 from sdlite.errors import NoPlan, RequestError, UnknownName
-from sdlite.manifest import Manifest
+from sdlite.footprint import activation_bytes, weight_bytes
 from sdlite.package import Package
 from sdlite.types import Device
 
 MemoryMode = Literal["normal", "mapped"]
-MEMORY_MODES = ("auto", "normal", "mapped")
-PRECISIONS = ("fp32", "fp16")
 
 BASE_BYTES = 110 << 20
 """Interpreter, numpy, engine and tokenizer, before any model is opened."""
@@ -27,14 +26,6 @@ AVAILABLE_SHARE = 0.8
 """Part of the memory free right now that a plan without a budget may use."""
 RESIDENT_SHARE = 0.5
 """Part of it that open components may hold between pictures."""
-
-# For artifacts that do not say what their activations take: SD1.5's figures with fused attention.
-UNET_BYTES_PER_CELL = 110_000
-VAE_BYTES_PER_PIXEL = 6_000
-SCORE_BYTES = 2 * 8 * 4
-"""For a pair of cells, where attention is not fused: 8 heads' scores in float32, and a copy."""
-FLASH = ("fused", "segment")
-"""Variants whose attention never holds all scores."""
 
 VARIANTS: dict[tuple[str, MemoryMode], tuple[str, ...]] = {
     ("onnxruntime", "normal"): ("fused", "plain"),
@@ -341,12 +332,12 @@ def _place(
                 "export it again with this version of sdlite"
             ]
         )
-    stored, computed = _weight_bytes(package, component, artifacts)
+    stored, computed = weight_bytes(package, component, artifacts)
     # Opened normally, ONNX Runtime keeps its own packed fp32 copy of every weight; mapped, the
     # weights stay pages of the file, and of narrow ones a wide copy lives during each call.
     mapped = options.memory_mode == "mapped"
     activations = max(
-        _activation_bytes(artifact, package.manifest, shape, batch)
+        activation_bytes(artifact, package.manifest, shape.width * shape.height, batch)
         + (artifact.widened_bytes if mapped else 0)
         for artifact in artifacts
     )
@@ -358,36 +349,6 @@ def _place(
         private_bytes=activations if mapped else activations + computed,
         mapped_bytes=stored if mapped else 0,
     )
-
-
-def _weight_bytes(
-    package: Package, component: str, artifacts: Sequence[Artifact]
-) -> tuple[int, int]:
-    """(bytes on disk, bytes as fp32)."""
-    weights = package.manifest.weights.get(component)
-    if weights is None:
-        size = sum(artifact.graph_size for artifact in artifacts)
-        precision = artifacts[0].precision
-    else:
-        size, precision = weights.file.size, weights.precision
-    return size, size * (2 if precision == "fp16" else 1)
-
-
-def _activation_bytes(
-    artifact: Artifact, manifest: Manifest, shape: RequestShape, batch: int
-) -> int:
-    area = shape.width * shape.height
-    defaults = manifest.defaults
-    if artifact.component == "text_encoder":
-        return artifact.activation_bytes or (16 << 20)
-    if artifact.activation_bytes:
-        reference = defaults.width * defaults.height
-        return int(artifact.activation_bytes * batch * area / reference)
-    if artifact.component == "unet":
-        cells = area // manifest.latent.factor**2
-        scores = 0 if artifact.variant in FLASH else SCORE_BYTES * cells * cells
-        return batch * (UNET_BYTES_PER_CELL * cells + scores)
-    return VAE_BYTES_PER_PIXEL * batch * area
 
 
 def _counted(candidate: Plan) -> int:

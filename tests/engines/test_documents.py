@@ -28,7 +28,8 @@ def test_the_snippets_run(
     assert found
     for block in found:
         exec(compile(block, page, "exec"), names)  # one page, one program
-    assert Image.open(tmp_path / "circle.png").size == (128, 128)
+    with Image.open(tmp_path / "circle.png") as picture:
+        assert picture.size == (128, 128)
     printed = capsys.readouterr().out
     if page == "README.md":
         assert "predicted peak" in printed

@@ -1,0 +1,45 @@
+"""How much memory a component takes: from the manifest, or, where it does not say, from SD1.5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sdlite.engine import Artifact
+from sdlite.manifest import Manifest
+from sdlite.package import Package
+
+# For artifacts that do not say what their activations take: SD1.5's figures with fused attention.
+UNET_BYTES_PER_CELL = 110_000
+VAE_BYTES_PER_PIXEL = 6_000
+SCORE_BYTES = 2 * 8 * 4
+"""For a pair of cells, where attention is not fused: 8 heads' scores in float32, and a copy."""
+FLASH = ("fused", "segment")
+"""Variants whose attention never holds all scores."""
+
+
+def weight_bytes(
+    package: Package, component: str, artifacts: Sequence[Artifact]
+) -> tuple[int, int]:
+    """Bytes of a component's weights: on disk, and as float32."""
+    weights = package.manifest.weights.get(component)
+    if weights is None:
+        size = sum(artifact.graph_size for artifact in artifacts)
+        precision = artifacts[0].precision
+    else:
+        size, precision = weights.file.size, weights.precision
+    return size, size * (2 if precision == "fp16" else 1)
+
+
+def activation_bytes(artifact: Artifact, manifest: Manifest, area: int, batch: int) -> int:
+    """Bytes of activations for ``batch`` pictures of ``area`` pixels each."""
+    defaults = manifest.defaults
+    if artifact.component == "text_encoder":
+        return artifact.activation_bytes or (16 << 20)
+    if artifact.activation_bytes:
+        reference = defaults.width * defaults.height
+        return int(artifact.activation_bytes * batch * area / reference)
+    if artifact.component == "unet":
+        cells = area // manifest.latent.factor**2
+        scores = 0 if artifact.variant in FLASH else SCORE_BYTES * cells * cells
+        return batch * (UNET_BYTES_PER_CELL * cells + scores)
+    return VAE_BYTES_PER_PIXEL * batch * area

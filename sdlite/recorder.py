@@ -1,0 +1,55 @@
+"""What the phases of a run cost: seconds, engine calls, memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sdlite.components import Meter
+from sdlite.memory import PeakWatch
+from sdlite.types import PhaseReport
+
+
+class Recorder:
+    """Measures the phases of one run."""
+
+    def __init__(self) -> None:
+        self.reports: list[PhaseReport] = []
+        self.peak_bytes: int | None = None
+        self._outside = 0.0
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[Meter]:
+        """Measure one phase; its report is there when it ended, however it ended."""
+        meter = Meter()
+        self._outside = 0.0
+        start = time.perf_counter()
+        watch = PeakWatch()
+        try:
+            with watch:
+                yield meter
+        finally:
+            seconds = time.perf_counter() - start - self._outside
+            if watch.peak_bytes is not None:
+                self.peak_bytes = max(watch.peak_bytes, self.peak_bytes or 0)
+            self.reports.append(
+                PhaseReport(
+                    name=name,
+                    load_seconds=meter.load_seconds,
+                    run_seconds=seconds - meter.load_seconds,
+                    engine_seconds=meter.engine_seconds,
+                    calls=meter.calls,
+                    private_bytes=watch.private_bytes,
+                    mapped_bytes=watch.mapped_bytes,
+                )
+            )
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Time that belongs to whoever iterates, not to the phase."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._outside += time.perf_counter() - start
