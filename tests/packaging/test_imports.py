@@ -37,7 +37,8 @@ LAYERS = (
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ALLOWED_TO_RUNTIMES = {"engine", "types", "errors", "onnxfile"}
-ALLOWED_TO_EXPORT = frozenset(["manifest", "package", "foreign", "types", "errors", "engine", "schema", "memory"])
+ALLOWED_TO_EXPORT = {"manifest", "package", "types", "errors", "engine", "schema"}
+ALLOWED_TO_EXPORT |= {"foreign", "memory"}
 ALLOWED_TO_VERIFY = ALLOWED_TO_EXPORT | {"registry", "chain"}
 """Comparing graphs needs an engine: only there, and through the registry."""
 
