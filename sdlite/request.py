@@ -6,9 +6,10 @@ import math
 import secrets
 from dataclasses import replace
 
-from sdlite.errors import RequestError, UnknownName
+from sdlite.choices import find_rng
+from sdlite.errors import RequestError
 from sdlite.manifest import Manifest
-from sdlite.sampling import RNG_NAMES, resolve
+from sdlite.sampling import resolve
 from sdlite.types import Request
 
 MAX_SIDE = 4096
@@ -45,8 +46,6 @@ def complete(request: Request, manifest: Manifest) -> Request:
         raise RequestError(
             f"seed {request.seed} is not between 0 and {MAX_SEED}; -1 draws a random one"
         )
-    if request.rng not in RNG_NAMES:
-        raise UnknownName("random number generator", request.rng, RNG_NAMES)
     for name, text in (("prompt", request.prompt), ("negative prompt", request.negative_prompt)):
         if not isinstance(text, str):
             raise RequestError(f"{name} {text!r} is no text")
@@ -71,6 +70,7 @@ def complete(request: Request, manifest: Manifest) -> Request:
         seed=secrets.randbelow(2**32 - 1) if request.seed == -1 else request.seed,
         sampler=sampler.name,
         schedule=schedule.label,
+        rng=find_rng(request.rng),
     )
 
 

@@ -16,14 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdlite.choices import MEMORY_MODES, PRECISIONS, find_rng
 from sdlite.errors import RequestError, UnknownName
 from sdlite.output import FORMATS, write_whole
 
 VARIABLE_PREFIX = "SDLITE_"
 UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-MEMORY_MODES = ("auto", "normal", "mapped")
-PRECISIONS = ("fp32", "fp16")
-RNGS = ("cpu", "nv", "numpy")
 
 Parse = Callable[[str, str], Any]
 """``(name, text) -> value``; raises ``RequestError`` naming both."""
@@ -113,6 +111,11 @@ def choice(names: Sequence[str]) -> Parse:
     return parse
 
 
+def generator(name: str, text: str) -> str:
+    """A random number generator, in any usual spelling."""
+    return find_rng(text, name)
+
+
 def switch(name: str, text: str) -> bool:
     """Yes or no."""
     if text.lower() in ("true", "yes", "on", "1"):
@@ -157,7 +160,7 @@ OPTIONS = {
         Option("seed", whole(-1, 2**64 - 1), "-1", "seed of the first picture, -1 draws one"),
         Option("sampler", text_value, None, "sampler"),
         Option("schedule", text_value, None, "noise schedule"),
-        Option("rng", choice(RNGS), "cpu", "random number generator"),
+        Option("rng", generator, "cpu", "random number generator"),
         Option("threads", whole(1, 1024), None, "compute threads"),
         Option("precision", choice(PRECISIONS), None, "precision of the weights"),
         Option("max-memory", memory, None, "most memory to take, like 1.5G"),

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from sdlite.choices import MEMORY_MODES, PRECISIONS, RNGS
 from sdlite.cli import drawing
 from sdlite.cli.edge import INTERRUPTED, common, tell
 from sdlite.cli.interrupt import Job
@@ -20,7 +21,6 @@ from sdlite.cli.options import (
 from sdlite.cli.progress import wanted
 from sdlite.errors import RequestError
 from sdlite.output import FORMATS, destination
-from sdlite.settings import MEMORY_MODES, PRECISIONS, RNGS
 
 
 @click.command(short_help="Draw pictures from prompts.")
@@ -83,7 +83,7 @@ from sdlite.settings import MEMORY_MODES, PRECISIONS, RNGS
     "precision",
     metavar="NAME",
     complete=lambda: list(PRECISIONS),
-    help="fp32 or fp16, where the package holds both.",
+    help="fp32 or fp16: refuse a model that holds the other.",
 )
 @setting("max-memory", metavar="BYTES", help="Most main memory to take, e.g. 1.5G or 900M.")
 @setting(

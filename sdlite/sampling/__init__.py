@@ -15,11 +15,10 @@ from sdlite.sampling.names import (
     resolve,
     sigmas_for,
 )
-from sdlite.sampling.rng import RNG_NAMES, BatchNoise, batch_noise, find_rng
+from sdlite.sampling.rng import BatchNoise, batch_noise
 from sdlite.sampling.schedules import SCHEDULES, ScheduleInfo
 
 __all__ = [
-    "RNG_NAMES",
     "SAMPLERS",
     "SCHEDULES",
     "BatchNoise",
@@ -30,7 +29,6 @@ __all__ = [
     "ScheduleInfo",
     "batch_noise",
     "denoiser",
-    "find_rng",
     "find_sampler",
     "find_schedule",
     "initial_latents",

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sdlite.sampling.rng import GENERATORS, BatchNoise, Generator, find_rng
+from sdlite.choices import find_rng
+from sdlite.sampling.rng import GENERATORS, BatchNoise, Generator
 from sdlite.types import Float32
 
 Float64 = npt.NDArray[np.float64]

@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sdlite.errors import RequestError, UnknownName
+from sdlite.choices import find_rng
+from sdlite.errors import RequestError
 from sdlite.types import Float32
 
 MAX_SEED = 2**64 - 1
@@ -172,20 +173,6 @@ GENERATORS: dict[str, Callable[[int], Generator]] = {
     "nv": PhiloxGenerator,
     "numpy": NumpyGenerator,
 }
-RNG_NAMES = tuple(GENERATORS)
-_ALIASES = {"torch": "cpu", "gpu": "nv", "cuda": "nv", "philox": "nv", "np": "numpy"}
-
-
-def find_rng(name: str) -> str:
-    """Name of a generator from any usual spelling (A1111: ``CPU``, ``NV``, ``GPU``).
-
-    Raises ``UnknownName``.
-    """
-    folded = name.strip().casefold()
-    folded = _ALIASES.get(folded, folded)
-    if folded not in GENERATORS:
-        raise UnknownName("random number generator", name, RNG_NAMES)
-    return folded
 
 
 class BatchNoise:

@@ -87,6 +87,7 @@ def test_the_same_seed_draws_the_same_and_another_another(opened: Opener) -> Non
     assert (first != pixels(pipe.generate("y", seed=1, steps=3))).any()
     assert (first != pixels(pipe.generate("x", negative_prompt="y", seed=1, steps=3))).any()
     assert (first != pixels(pipe.generate("x", seed=1, steps=3, rng="nv"))).any()
+    assert pipe.generate("x", seed=1, steps=3, rng="GPU").request.rng == "nv"
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -306,7 +307,7 @@ def test_a_long_prompt_is_told(opened: Opener) -> None:
         ({"seed": 2**64}, RequestError, "seed 18446744073709551616"),
         ({"sampler": "DPM++ 2N"}, UnknownName, r"Did you mean 'DPM\+\+ 2M'"),
         ({"schedule": "karas"}, UnknownName, "Did you mean 'Karras'"),
-        ({"rng": "gpu"}, UnknownName, "unknown random number generator 'gpu'"),
+        ({"rng": "gpv"}, UnknownName, "unknown random number generator 'gpv'"),
     ],
 )
 def test_requests_that_cannot_be(

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sdlite.choices import RNGS, find_rng
 from sdlite.errors import RequestError, UnknownName
-from sdlite.sampling import RNG_NAMES, batch_noise, find_rng
-from sdlite.sampling.rng import NumpyGenerator, PhiloxGenerator, TorchGenerator
+from sdlite.sampling import batch_noise
+from sdlite.sampling.rng import GENERATORS, NumpyGenerator, PhiloxGenerator, TorchGenerator
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -65,7 +66,7 @@ def test_numpy_is_random_state():
     assert np.array_equal(NumpyGenerator(11).normal(100), expected)
 
 
-@pytest.mark.parametrize("rng", RNG_NAMES)
+@pytest.mark.parametrize("rng", RNGS)
 @pytest.mark.parametrize("shape", [(4, 8, 8), (4, 9, 7), (1, 3, 3)])
 def test_image_of_a_batch_equals_that_image_alone(rng, shape):
     seeds = [5, 6, 2**64 - 1]
@@ -79,7 +80,7 @@ def test_image_of_a_batch_equals_that_image_alone(rng, shape):
             assert np.array_equal(image, source(2.0, 0.1)[0])
 
 
-@pytest.mark.parametrize("rng", RNG_NAMES)
+@pytest.mark.parametrize("rng", RNGS)
 @pytest.mark.parametrize("shape", [(4, 6, 5), (1, 3, 3)])
 def test_seek_returns_to_any_draw(rng, shape):
     noise = batch_noise(rng, [3, 4], shape)
@@ -91,7 +92,7 @@ def test_seek_returns_to_any_draw(rng, shape):
         assert np.array_equal(noise(1.0, 0.5), draws[position])
 
 
-@pytest.mark.parametrize("rng", RNG_NAMES)
+@pytest.mark.parametrize("rng", RNGS)
 def test_normals_are_normal(rng):
     values = batch_noise(rng, [1], (4, 128, 128))(1.0, 0.0)
     assert abs(values.mean()) < 0.02
@@ -105,6 +106,10 @@ def test_normals_are_normal(rng):
 )
 def test_spellings(spelling, name):
     assert find_rng(spelling) == name
+
+
+def test_every_name_has_a_generator():
+    assert tuple(GENERATORS) == RNGS
 
 
 def test_bad_names_and_seeds():

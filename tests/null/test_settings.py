@@ -43,6 +43,7 @@ def test_precedence(tmp_path: Path) -> None:
         ("seed", str(2**64 - 1), 2**64 - 1),
         ("guidance", "7.5", 7.5),
         ("rng", "NV", "nv"),
+        ("rng", "GPU", "nv"),
         ("metadata", "off", False),
         ("negative", "", ""),
     ],
