@@ -80,12 +80,15 @@ class ForeignPackage(Package):
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether a folder is an ONNX pipeline of another tool."""
-    return (
-        not (path / MANIFEST).exists()
-        and (path / INDEX).is_file()
-        and any((path / "unet").glob("*.onnx"))
-    )
+    """Whether a folder is an ONNX pipeline of another tool; one that cannot be read is none."""
+    try:
+        return (
+            not (path / MANIFEST).exists()
+            and (path / INDEX).is_file()
+            and any((path / "unet").glob("*.onnx"))
+        )
+    except OSError:
+        return False
 
 
 def open_foreign(path: Path) -> Package:

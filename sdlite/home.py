@@ -274,8 +274,9 @@ def _one(path: Path) -> Iterator[Model]:
     if _is_file(path / MANIFEST):
         yield Model(path.name, path, "package")
     elif _is_file(path / "model_index.json"):
-        onnx = _is_file(path / "unet" / "model.onnx")
-        yield Model(path.name, path, "onnx" if onnx else "checkpoint")
+        from sdlite.foreign import is_foreign
+
+        yield Model(path.name, path, "onnx" if is_foreign(path) else "checkpoint")
     elif path.suffix.lower() in CHECKPOINTS and _is_file(path):
         yield Model(path.stem, path, "checkpoint")
 

@@ -135,7 +135,11 @@ def test_checkpoints_of_other_programs(place: Path, layout: str) -> None:
 
 
 def test_diffusers_folders(place: Path) -> None:
-    for name, files in (("torch", ["unet/model.safetensors"]), ("onnx", ["unet/model.onnx"])):
+    for name, files in (
+        ("torch", ["unet/model.safetensors"]),
+        ("onnx", ["unet/model.onnx"]),
+        ("other", ["unet/unet.onnx"]),
+    ):
         folder = home.folders().models / name
         (folder / "unet").mkdir(parents=True)
         (folder / "model_index.json").write_text("{}")
@@ -144,7 +148,9 @@ def test_diffusers_folders(place: Path) -> None:
     kinds = {model.name: model.kind for model in home.models()}
     assert kinds["torch"] == "checkpoint"
     assert kinds["onnx"] == "onnx"
+    assert kinds["other"] == "onnx"
     assert home.find_model("onnx").name == "onnx"
+    assert home.find_model("other") == home.find_model(home.folders().models / "other")
     with pytest.raises(RequestError, match="has to be exported first"):
         home.find_model("torch")
 
