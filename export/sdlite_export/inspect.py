@@ -1,4 +1,4 @@
-"""Say what a checkpoint or a package is: family, components, precision, sizes, hashes, licence."""
+"""Say what a model is: family, components, precision, sizes, hashes, licence."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdlite.errors import SourceError, UnknownFamily
+from sdlite.foreign import is_foreign, open_foreign
 from sdlite.manifest import MANIFEST, Parity
 from sdlite.package import Package
 from sdlite_export.licence import file_licence
@@ -47,7 +48,7 @@ class FileReport:
     size: int
     """Bytes."""
     sha256: str
-    """Hash the manifest states."""
+    """Hash the manifest states; empty in an ONNX folder, which states none."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Inspection:
     path: str
     """What was looked at."""
     kind: str
-    """``package``, ``diffusers``, ``single-file`` or ``ckpt``."""
+    """``package``, ``onnx`` (of another tool), ``diffusers``, ``single-file`` or ``ckpt``."""
     name: str
     """Model name."""
     family: str | None
@@ -95,15 +96,18 @@ class Inspection:
 def inspect_path(
     path: Path, *, verify: bool = False, progress: Callable[[int], object] | None = None
 ) -> Inspection:
-    """Look at a checkpoint file, a diffusers folder or a package.
+    """Look at a checkpoint file, a diffusers folder, a package or an ONNX folder of another tool.
 
     ``verify`` checks every hash of a package, and computes the hash of a checkpoint (which states
-    none); ``progress`` gets the bytes just read. Raises ``PackageError`` for a package that breaks
-    its specification, ``SourceError`` for a file that cannot be read.
+    none); of an ONNX folder, which states none either, it checks that every file is there.
+    ``progress`` gets the bytes just read. Raises ``PackageError`` for a package that breaks its
+    specification, ``SourceError`` for a file that cannot be read.
     """
     path = Path(path)
     if path.is_dir() and (path / MANIFEST).is_file():
-        return _package(path, verify, progress)
+        return _package(path, Package.open(path), "package", verify, progress)
+    if is_foreign(path):
+        return _package(path, open_foreign(path), "onnx", verify, progress)
     try:
         checkpoint = open_source(path)
     except UnknownFamily as error:
@@ -113,11 +117,17 @@ def inspect_path(
     return _checkpoint(path, checkpoint, verify, progress)
 
 
-def _package(path: Path, verify: bool, progress: Callable[[int], object] | None) -> Inspection:
-    package = Package.open(path)
+def _package(
+    path: Path,
+    package: Package,
+    kind: str,
+    verify: bool,
+    progress: Callable[[int], object] | None,
+) -> Inspection:
     if verify:
         package.verify(progress)
     manifest = package.manifest
+    ours = kind == "package"
     names = dict.fromkeys([artifact.component for artifact in manifest.artifacts])
     components = []
     for name in names:
@@ -146,13 +156,13 @@ def _package(path: Path, verify: bool, progress: Callable[[int], object] | None)
                 _parameters(infos),
                 weights.precision,
                 weights.file.size,
-                weights.file.sha256,
+                weights.file.sha256 or None,
                 lines,
             )
         )
     return Inspection(
         path=str(path),
-        kind="package",
+        kind=kind,
         name=manifest.name,
         family=manifest.family,
         size=package.size(),
@@ -160,12 +170,12 @@ def _package(path: Path, verify: bool, progress: Callable[[int], object] | None)
         licence=manifest.licence.id,
         prediction=manifest.prediction,
         image_size=(manifest.defaults.width, manifest.defaults.height),
-        sha256=manifest.source.sha256,
+        sha256=manifest.source.sha256 or None,
         source=f"{manifest.source.kind}: {manifest.source.name}",
-        exporter=manifest.exporter,
+        exporter=manifest.exporter if ours else None,
         parity=manifest.parity,
         files=tuple(FileReport(item.path, item.size, item.sha256) for item in package.files()),
-        verified=True if verify else None,
+        verified=True if verify and ours else None,
     )
 
 

@@ -26,8 +26,8 @@ from sdlite.errors import RequestError, UnknownName
 def inspect(path: str, verify: bool, progress: bool | None, as_json: bool) -> None:
     """Print family, components, precision, sizes, hashes, licence and parity.
 
-    PATH is a package, a diffusers folder or a checkpoint file; NAME is a model of yours. Nothing is
-    executed or changed.
+    PATH is a package, a folder of diffusers or optimum, or a checkpoint file; NAME is a model of
+    yours. Nothing is executed or changed.
 
     \b
     Examples:

@@ -14,6 +14,7 @@ from sdlite_export.inspect import inspect_path
 from sdlite.errors import PackageCorrupt, PackageMissing, SourceError, UnknownFamily
 from sdlite.package import Package, hash_file
 from tests.export.makers import TorchFile, ldm_model, safetensors_bytes
+from tests.null.test_foreign import make_folder
 
 
 def test_a_package(tiny_package: Package) -> None:
@@ -93,6 +94,21 @@ def test_a_file_of_another_family_is_described_all_the_same(tmp_path: Path) -> N
     state = {name: file.tensor(array) for name, array in tensors.items()}
     ckpt = inspect_path(file.write(tmp_path / "lora.pt", state))
     assert (ckpt.kind, ckpt.components) == ("ckpt", found.components)
+
+
+def test_an_onnx_folder_of_another_tool(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path)
+    found = inspect_path(folder, verify=True)
+    assert (found.kind, found.family, found.licence) == ("onnx", "sd1", "unknown")
+    assert (found.sha256, found.exporter, found.verified) == (None, None, None)
+    parts = {part.name: part for part in found.components}
+    assert list(parts) == ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
+    assert parts["unet"].size == 64 and parts["unet"].sha256 is None
+    (folder / "unet" / "model.onnx").rename(folder / "unet" / "unet.onnx")
+    assert inspect_path(folder).kind == "onnx"
+    (folder / "unet" / "weights.pb").unlink()
+    with pytest.raises(PackageMissing, match=r"weights\.pb"):
+        inspect_path(folder)
 
 
 def test_what_cannot_be_read_is_an_error(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -105,6 +105,10 @@ def put(path: Path, value: Any) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    return make_folder(tmp_path)
+
+
+def make_folder(tmp_path: Path) -> Path:
     """What diffusers' conversion script leaves behind."""
     root = tmp_path / "sd-onnx"
     put(root / "model_index.json", {"_class_name": "OnnxStableDiffusionPipeline"})
