@@ -144,8 +144,14 @@ def test_components_stay_open_where_there_is_room(
     pipe.close()
     pipe.close()
     assert ("close", "unet") in events
+    # As docs/embedding.md says.
     with pytest.raises(RequestError, match="closed"):
         pipe.generate("x", steps=1)
+    with pytest.raises(RequestError, match="closed"):
+        next(pipe.steps(Request("x", steps=1)))
+    with pytest.raises(RequestError, match="closed"):
+        pipe.decode(np.zeros((1, 4, 8, 8), np.float32))
+    assert pipe.plan(Request("x")).resident
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
