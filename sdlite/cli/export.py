@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from sdlite import home
+from sdlite.choices import PRECISIONS
 from sdlite.cli.edge import common, tell
 from sdlite.cli.extras import export_part
 from sdlite.cli.progress import ByteBar, wanted
@@ -17,7 +18,6 @@ from sdlite.cli.table import readable
 from sdlite.settings import choice
 
 FORMATS = ("onnx",)
-PRECISIONS = ("fp16", "fp32")
 
 
 @click.command(short_help="Make a package of a checkpoint.")
