@@ -2,7 +2,8 @@
 
 This is the only module that reaches the network, and only when ``pull`` is called. Files come into
 a hidden folder beside the destination, where an interrupted download goes on the next time, and are
-renamed into place when every one of them has the checksum that the hub states.
+renamed into place when every one of them has the checksum that the hub states. A small file beside
+them records what was asked for, so that nothing else is later taken for it.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ PAUSE_SECONDS = 1.0
 TIMEOUT_SECONDS = 30.0
 CHUNK = 1 << 20
 STATE = "sdlite-pull.json"
+"""In the hidden folder: which files are coming. In the finished one: what was asked for."""
+MAX_STATE_BYTES = 65536
 REPO = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 
 Progress = Callable[[str, int, int], object]
 """Called with the file being fetched, bytes done and bytes in all; may raise to stop."""
 
-__all__ = ["PullFile", "PullPlan", "Progress", "pull"]
+__all__ = ["PullFile", "PullPlan", "Progress", "pull", "pulled"]
 
 
 def pull(
@@ -77,13 +80,43 @@ def pull(
         done = 0
         for file in plan.files:
             done = _fetch(hub, plan, file, staging, done, progress)
-        (staging / STATE).unlink()
+        source = plan.files[0].path if plan.single else ""
+        _record(staging, _asked(repo, revision), source, plan.revision)
         if dest.exists():
             _clear(dest)
         staging.rename(dest)
     except OSError as error:
         raise OutputError(f"cannot write {dest}: {error.strerror or error}") from error
-    return dest / plan.files[0].path if plan.single else dest
+    return dest / source
+
+
+def pulled(folder: Path, repo: str, revision: str | None = None) -> Path | None:
+    """What an earlier ``pull`` of the same model and revision left in ``folder``.
+
+    Returns the path to give to the exporter; None when the folder does not hold it, or holds
+    anything else. The hub is not asked: a branch may have gone on since.
+    """
+    asked = _asked(repo, revision)
+    try:
+        with (folder / STATE).open("rb") as stream:
+            found = json.loads(stream.read(MAX_STATE_BYTES))
+        if found["asked"] != asked:
+            return None
+        inside = found["source"]
+        source = folder if inside == "" else folder / plain_path(repo, inside)
+        return source if source.exists() else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, SourceError):
+        return None  # no record, or one that was not written here
+
+
+def _asked(repo: str, revision: str | None) -> dict[str, str | None]:
+    name, wanted = _split(repo)
+    return {"repo": name, "file": wanted, "revision": revision}
+
+
+def _record(folder: Path, asked: dict[str, str | None], source: str, commit: str) -> None:
+    text = json.dumps({"asked": asked, "source": source, "commit": commit}, indent=1)
+    (folder / STATE).write_text(text + "\n", encoding="utf-8")
 
 
 def _split(repo: str) -> tuple[str, str | None]:

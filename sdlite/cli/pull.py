@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def pull(
     part = export_part("pull")
     name = Path(repo.strip("/")).name.removesuffix(".safetensors").removesuffix(".ckpt")
     shown = wanted(progress)
-    folder = home.folders().cache / "pulled" / repo.strip("/").replace("/", "--")
+    folder = home.folders().cache / "pulled" / folder_name(repo, revision)
     if no_export and dest is not None:
         folder = Path(dest)
     package = Path(dest) if dest is not None else home.folders().models / name
@@ -62,17 +63,19 @@ def pull(
         show_plan(plan)
         return yes or as_json or ask()
 
-    source = pulled(folder)
+    source = part.pulled(folder, repo, revision)
     if source is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with ByteBar(None, shown) as bar:
             source = part.pull(repo, folder, revision=revision, confirm=confirm, progress=bar.set)
     else:
-        tell(f"note: {folder} holds it already; nothing is downloaded")
+        tell(
+            f"note: {folder} holds it already, nothing is downloaded; delete it to get a newer one"
+        )
     if no_export:
         click.echo(json.dumps({"source": str(source)}) if as_json else str(source))
         return
-    report = export_one(source, package, precision, "onnx", False, shown)
+    report = export_one(source, package, precision, "onnx", False, shown, name)
     if as_json:
         click.echo(json.dumps({"source": str(source), **described(report)}, indent=1))
         return
@@ -80,15 +83,10 @@ def pull(
     tell(f"the download stays in {folder}; delete it if you need the space")
 
 
-def pulled(folder: Path) -> Path | None:
-    """What an earlier download left in ``folder``, in the form the exporter takes; else None."""
-    if (folder / "model_index.json").is_file():
-        return folder
-    if folder.is_dir():
-        for path in sorted(folder.rglob("*")):
-            if path.suffix in (".safetensors", ".ckpt"):
-                return path
-    return None
+def folder_name(repo: str, revision: str | None) -> str:
+    """A cache folder's name: each revision has its own, so that none is taken for another."""
+    whole = repo.strip("/") if revision is None else f"{repo.strip('/')}@{revision}"
+    return re.sub(r"[^\w.+@-]", "-", whole.replace("/", "--"))
 
 
 def show_plan(plan: Any) -> None:

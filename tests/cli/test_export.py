@@ -104,7 +104,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path) -> list[str]:
     from sdlite_export import pull as module
     from sdlite_export.pull_plan import PullFile, PullPlan
 
-    from sdlite.errors import Cancelled
+    from sdlite.errors import Cancelled, OutputError
 
     fetched: list[str] = []
 
@@ -121,10 +121,18 @@ def hub(monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path) -> list[str]:
         plan = PullPlan(repo, "c0ffee" * 6, files, False, "openrail", dest_folder)
         if not confirm(plan):
             raise Cancelled(f"{repo} was not fetched")
+        if dest_folder.exists():
+            raise OutputError(f"{dest_folder} exists already")
         fetched.append(repo)
         if progress is not None:
             progress("unet/model.safetensors", 4_300_000_000, 4_300_000_000)
-        return Path(shutil.copytree(tiny_checkpoint, dest_folder))
+        module._record(
+            shutil.copytree(tiny_checkpoint, dest_folder),
+            module._asked(repo, revision),
+            "",
+            "c0ffee",
+        )
+        return dest_folder
 
     monkeypatch.setattr(module, "pull", pull)
     return fetched
@@ -151,6 +159,30 @@ def test_pull_goes_on_after_a_finished_download(run: Run, home: Path, hub: list[
     assert hub == ["org/dream"]
     assert "holds it already" in done.stderr
     assert json.loads(done.stdout)["path"] == str(home / "models" / "dream")
+
+
+def test_pull_takes_no_revision_for_another(run: Run, home: Path, hub: list[str]) -> None:
+    for options in ([], ["--revision", "refs/pr/1"], ["--revision", "v1"]):
+        assert run("pull", "org/dream", "--yes", "--no-export", *options).exit_code == 0
+    assert hub == ["org/dream"] * 3
+    folders = names(home / "cache" / "pulled")
+    assert folders == ["org--dream", "org--dream@refs--pr--1", "org--dream@v1"]
+    assert run("pull", "org/dream", "--revision", "v1").exit_code == 0
+    assert len(hub) == 3
+    manifest = json.loads((home / "models" / "dream" / "sdlite.json").read_text(encoding="utf-8"))
+    assert manifest["name"] == "dream"
+
+
+def test_pull_takes_no_other_model_for_the_one_asked_for(run: Run, hub: list[str]) -> None:
+    assert run("pull", "org/dream", "mine", "--yes", "--no-export").exit_code == 0
+    assert "holds it already" in run("pull", "org/dream", "mine", "--no-export").stderr
+    Path("others/x").mkdir(parents=True)
+    Path("others/x/theirs.safetensors").write_bytes(b"1")
+    for folder in ("mine", "others"):
+        done = run("pull", "org/other", folder, "--yes", "--no-export")
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "exists already" in done.stderr
+    assert hub == ["org/dream"]
 
 
 def test_pull_asks_first(run: Run, home: Path, hub: list[str]) -> None:

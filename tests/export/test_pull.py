@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from sdlite_export import pull as pull_module
-from sdlite_export.pull import PullPlan, pull
+from sdlite_export.pull import STATE, PullPlan, pull, pulled
 from sdlite_export.source import open_source
 
 from sdlite.errors import (
@@ -168,7 +168,8 @@ def test_a_diffusers_model_is_fetched_verified_and_readable(
     assert open_source(path).licence.id == "mit"
     plan = seen[0]
     assert (plan.licence, plan.revision, plan.single) == ("mit", COMMIT, False)
-    assert plan.size == sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
+    files = [item for item in path.rglob("*") if item.is_file() and item.name != STATE]
+    assert plan.size == sum(item.stat().st_size for item in files)
     assert steps[-1][1:] == (plan.size, plan.size)
     assert [step[1] for step in steps] == sorted(step[1] for step in steps)
 
@@ -187,6 +188,31 @@ def test_a_single_file_model_is_fetched(hub: Hub, tmp_path: Path) -> None:
     assert path == tmp_path / "m" / "model.safetensors"
     assert path.read_bytes() == b"x" * 1000
     assert (tmp_path / "m" / "README.md").is_file()
+    assert pulled(tmp_path / "m", "org/name", "v1") == path
+    for other in (("org/name", None), ("org/name/model.safetensors", "v1"), ("org/other", "v1")):
+        assert pulled(tmp_path / "m", *other) is None
+    path.unlink()
+    assert pulled(tmp_path / "m", "org/name", "v1") is None
+
+
+ASKED = '{"asked": {"repo": "org/name", "file": null, "revision": null}, "source": %s}'
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        *("", "[]", "5", '{"asked": 1}', "[" * 60_000),
+        *(ASKED % source for source in ("7", "{}", '["x"]', '"../x"', '"none"')),
+    ],
+)
+def test_only_a_record_of_its_own_is_believed(tmp_path: Path, record: str) -> None:
+    (tmp_path / "x").write_text("")
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / STATE).write_text(record)
+    assert pulled(folder, "org/name") is None
+    (folder / STATE).write_text(ASKED % '""')
+    assert pulled(folder, "org/name") == folder
 
 
 def test_one_of_several_models_must_be_named(hub: Hub, tmp_path: Path) -> None:
