@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from sdlite.cli.harmless import harmless
 from sdlite.errors import Cancelled, SdliteError, UnknownName
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -127,14 +128,14 @@ def _unexpected(error: BaseException) -> str:
 def fail(message: str, error: BaseException, state: State) -> None:
     """One line on standard error; with ``--debug`` the traceback above it."""
     if state.debug:
-        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        click.echo(harmless("".join(traceback.format_exception(error)), True), err=True, nl=False)
     tell(f"error: {message}")
 
 
 def tell(message: str) -> None:
     """One line on standard error, whatever the message holds."""
     with contextlib.suppress(OSError):
-        click.echo("sdlite: " + " ".join(message.split()), err=True)
+        click.echo("sdlite: " + harmless(" ".join(message.split())), err=True)
 
 
 def common(function: Function) -> Function:

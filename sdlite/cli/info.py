@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sdlite.cli.edge import common
+from sdlite.cli.harmless import harmless
 from sdlite.errors import SdliteError
 
 
@@ -33,7 +34,7 @@ def info(pictures: tuple[str, ...], as_json: bool) -> None:
             raise SdliteError(f"{name} carries no parameters")
         if len(found) > 1:
             click.echo(f"{name}:")
-        click.echo(text)
+        click.echo(harmless(text, lines=True))
 
 
 def _parsed(name: str, text: str | None) -> dict[str, object]:

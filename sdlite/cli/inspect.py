@@ -12,6 +12,7 @@ import click
 from sdlite import home
 from sdlite.cli.edge import common
 from sdlite.cli.extras import export_part
+from sdlite.cli.harmless import harmless
 from sdlite.cli.progress import ByteBar, wanted
 from sdlite.cli.table import readable, table
 from sdlite.errors import RequestError, UnknownName
@@ -78,7 +79,7 @@ def describe(found: Any) -> str:
         "verified": {None: None, True: "every hash is right", False: "no"}[found.verified],
         "problem": found.problem,
     }
-    lines = [f"{name:<12}{value}" for name, value in facts.items() if value is not None]
+    lines = [f"{name:<12}{harmless(value)}" for name, value in facts.items() if value is not None]
     rows = [
         (
             item.name,
@@ -93,12 +94,12 @@ def describe(found: Any) -> str:
     heads = ("COMPONENT", "TENSORS", "WEIGHTS", "PRECISION", "SIZE", "SHA-256")
     lines += ["", table(heads, rows)]
     for item in found.components:
-        lines += [f"{item.name} graph {graph}" for graph in item.graphs]
+        lines += [harmless(f"{item.name} graph {graph}") for graph in item.graphs]
     if found.parity:
         errors = [
             (item.component, item.variant, item.reference, f"{item.max_abs:.2e}")
             for item in found.parity
         ]
         lines += ["", table(("COMPONENT", "GRAPH", "COMPARED WITH", "MAX ERROR / STD"), errors)]
-    lines += [f"note: {note}" for note in found.notes]
+    lines += [f"note: {harmless(note)}" for note in found.notes]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ import click
 
 from sdlite import home
 from sdlite.cli.edge import common
+from sdlite.cli.harmless import harmless
 from sdlite.cli.table import readable, table
 
 
@@ -55,7 +56,7 @@ def models(add: str | None, remove: str | None, as_json: bool) -> None:
     click.echo(table(("NAME", "SIZE", "FAMILY", "PRECISION", "WHERE"), rows))
     for item in found:
         if item.problem is not None:
-            click.echo(f"{item.model.name}: {item.problem}")
+            click.echo(harmless(f"{item.model.name}: {item.problem}"))
     click.echo(f"your packages go to {home.folders().models}")
 
 

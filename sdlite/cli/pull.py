@@ -14,6 +14,7 @@ from sdlite import home
 from sdlite.cli.edge import common, tell
 from sdlite.cli.export import described, export_one, tell_report
 from sdlite.cli.extras import export_part
+from sdlite.cli.harmless import harmless
 from sdlite.cli.progress import ByteBar, wanted
 from sdlite.cli.table import readable
 from sdlite.errors import OutputError, RequestError
@@ -92,7 +93,7 @@ def folder_name(repo: str, revision: str | None) -> str:
 def show_plan(plan: Any) -> None:
     """Files, size and licence, on standard error."""
     for file in plan.files:
-        click.echo(f"  {readable(file.size):>10}  {file.path}", err=True)
+        click.echo(f"  {readable(file.size):>10}  {harmless(file.path)}", err=True)
     tell(
         f"{plan.repo} at {plan.revision[:12]}: {len(plan.files)} files, {readable(plan.size)}, "
         f"licence {plan.licence}, to {plan.dest}"

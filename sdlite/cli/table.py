@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sdlite.cli.harmless import harmless
+
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under their heads, columns as wide as they need to be."""
-    lines = [heads, *rows]
+    """Rows under their heads, columns as wide as they need to be; cells may come from files."""
+    lines = [heads, *([harmless(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sdlite.cli import main
 from tests.cli.conftest import Run
@@ -58,6 +59,32 @@ def test_info_of_a_picture_without(run: Run) -> None:
     assert done.exit_code == 1
     assert done.stderr == "sdlite: error: plain.png carries no parameters\n"
     assert json.loads(run("info", "plain.png", "--json").stdout)[0]["infotext"] is None
+
+
+HOSTILE = "a\x1b]0;owned\x07\x9b2Jé\u202e赤"
+SHOWN = r"a\x1b]0;owned\x07\x9b2Jé\u202e赤"
+
+
+def test_texts_of_files_are_shown_and_not_obeyed(run: Run, tmp_path: Path) -> None:
+    chunks = PngInfo()
+    chunks.add_itxt("parameters", f"{HOSTILE}\r\nline\rover\ttab")
+    Image.new("RGB", (8, 8)).save("a.png", pnginfo=chunks)
+    assert run("info", "a.png").stdout == f"{SHOWN}\nline\\rover\ttab\n"
+    (parsed,) = json.loads(run("info", "a.png", "--json").stdout)
+    assert parsed["infotext"].startswith(HOSTILE)
+    done = run("info", f"{HOSTILE}.png")
+    assert f"no file {SHOWN}.png" in done.stderr
+    pytest.importorskip("onnx", reason="inspect is part of the extra [export]")
+    header = {
+        "__metadata__": {"license": f"{HOSTILE}\u2028verified    every hash is right"},
+        f"{HOSTILE}.w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+    }
+    text = json.dumps(header).encode()
+    Path("a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    lines = run("inspect", "a.safetensors").stdout.splitlines()
+    assert f"licence     {SHOWN}\\u2028verified    every hash is right" in lines
+    assert any(f"tensor names start with {SHOWN}" in line for line in lines)
+    assert not any(letter in line for line in lines for letter in "\x1b\x07\x9b\u202e")
 
 
 def test_models(run: Run, home: Path) -> None:
