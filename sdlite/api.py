@@ -29,7 +29,7 @@ def load(
         model: name of a model in the model folders, or the path of a package or of an ONNX folder
             made by optimum or diffusers.
         threads: compute threads; None is the number of physical cores.
-        precision: ``fp32`` or ``fp16``, where the package holds both; None takes what is there.
+        precision: ``fp32`` or ``fp16`` to refuse a package of the other; None takes what is there.
         max_memory: bytes of main memory the run may take; None leaves it to the machine.
         memory_mode: ``auto``, ``normal`` (fastest) or ``mapped`` (weights stay in their file).
         runtime: engine, e.g. ``"onnxruntime"``; None takes the first that can be used.
