@@ -1,14 +1,16 @@
 """Stage 3b: the autoencoder's decoder once more, on latents as the U-Net makes them.
 
 The encoder stays as it is, so the latents do and the U-Net is untouched. The decoder sees latents
-with faults: what the U-Net takes for the clean latents at low noise, white noise, and smooth blots
-as they turn up between colours. It learns to paint clean colours and sharp edges over them.
+with faults: what guided sampling makes of half-noised latents, what the U-Net takes for the clean
+latents at low noise, white noise, and smooth blots. It learns to paint the right, clean colours and
+sharp edges over them.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import common
@@ -50,7 +52,10 @@ class Faults:
         with torch.autocast(self._where.type, torch.bfloat16):
             found = self._vae.encode(x).latent_dist
         z = (found.mean + found.std * torch.randn_like(found.mean)).float() * self._scale
-        if rng.random() < 0.6:
+        kind = rng.random()
+        if kind < 0.5:
+            return self._guided(rng, scenes, z) / self._scale
+        if kind < 0.8:
             ids = torch.tensor([self._codes(caption(rng, s).words) for s in scenes])
             t = torch.from_numpy(rng.integers(20, 300, len(scenes))).to(self._where)
             a = self._alphas[t].float().view(-1, 1, 1, 1)
@@ -67,6 +72,29 @@ class Faults:
             smooth = F.interpolate(blots, size=(16, 16), mode="bicubic", align_corners=True)
             z = z + rng.uniform(0, 0.3) * smooth
         return z / self._scale
+
+    def _guided(
+        self, rng: np.random.Generator, scenes: list[Scene], z: torch.Tensor
+    ) -> torch.Tensor:
+        """Noise scaled latents half way and sample them again with guidance: colours overshoot."""
+        count = len(z)
+        ids = [self._codes(caption(rng, s).words) for s in scenes]
+        ids += [self._codes(())] * count
+        table = ((1 - self._alphas) / self._alphas).sqrt().float()
+        logs = table.log().cpu().numpy()
+        top = float(table[int(rng.integers(200, 650))])
+        sigmas = [*np.geomspace(top, 0.06, 6), 0.0]
+        guidance = rng.uniform(4, 5.5)
+        x = z + top * torch.randn_like(z)
+        with torch.autocast(self._where.type, torch.bfloat16):
+            features = self._text(input_ids=torch.tensor(ids).to(self._where)).last_hidden_state
+            for sigma, after in pairwise(sigmas):
+                t = float(np.interp(np.log(sigma), logs, np.arange(1000)))
+                scaled = (x / (sigma**2 + 1) ** 0.5).repeat(2, 1, 1, 1)
+                times = torch.full((2 * count,), t, device=self._where)
+                said, empty = self._unet(scaled, times, features).sample.float().chunk(2)
+                x = x + (after - sigma) * (empty + guidance * (said - empty))
+        return x
 
 
 def main() -> None:
