@@ -11,24 +11,21 @@ from typing import Literal
 
 import numpy as np
 
-from sdlite.types import Array
 from sdlite_export.emit.graph import Graph, WeightNeed, stored_dtype
+from sdlite_export.emit.norm import instance_norm, reduced_norm
+from sdlite_export.emit.recorder import FLOAT, Recorder
 from sdlite_export.emit.targets import Target
 from sdlite_export.ops import Dim, Shape, Value
 
-FLOAT = 1
 INT32 = 6
 MICROSOFT = "com.microsoft"
 
 
-class OnnxOps:
+class OnnxOps(Recorder):
     """``Ops`` that records ONNX nodes in ``graph`` for one target and weight precision."""
 
     def __init__(self, target: Target, precision: str) -> None:
-        self.target = target
-        self.precision = precision
-        self.graph = Graph()
-        self._memo: dict[tuple[int, str], str] = {}
+        super().__init__(target, precision)
         self._outputs: list[tuple[str, Value]] = []
 
     def input(
@@ -61,8 +58,8 @@ class OnnxOps:
         padding: tuple[int, int, int, int] | None = None,
         size: tuple[Dim, Dim] | None = None,
     ) -> Value:
-        weight = self._weight(f"{name}.weight", (channels, x.channels, kernel, kernel))
-        bias = self._weight(f"{name}.bias", (channels,))
+        weight = self.weight(f"{name}.weight", (channels, x.channels, kernel, kernel))
+        bias = self.weight(f"{name}.bias", (channels,))
         return self.graph.node(
             "Conv",
             [x.name, weight, bias],
@@ -74,17 +71,17 @@ class OnnxOps:
         )
 
     def linear(self, x: Value, name: str, channels: int, bias: bool = True) -> Value:
-        weight = self._weight(f"{name}.weight", (channels, x.channels), "transposed")
+        weight = self.weight(f"{name}.weight", (channels, x.channels), "transposed")
         shape = (*x.shape[:-1], channels)
         y = self.graph.node("MatMul", [x.name, weight], f"{name}/matmul", shape)
         if not bias:
             return y
-        offset = self._weight(f"{name}.bias", (channels,))
+        offset = self.weight(f"{name}.bias", (channels,))
         return self.graph.node("Add", [y.name, offset], f"{name}/add", shape)
 
     def group_norm(self, x: Value, name: str, groups: int, eps: float, silu: bool = False) -> Value:
-        scale = self._weight(f"{name}.weight", (x.channels,))
-        shift = self._weight(f"{name}.bias", (x.channels,))
+        scale = self.weight(f"{name}.weight", (x.channels,))
+        shift = self.weight(f"{name}.bias", (x.channels,))
         if self.target.group_norm == "GroupNormalization":
             y = self.graph.node(
                 "GroupNormalization",
@@ -94,50 +91,15 @@ class OnnxOps:
                 num_groups=groups,
                 epsilon=eps,
             )
+        elif self.target.group_norm == "InstanceNormalization":
+            y = instance_norm(self, x, name, groups, eps, scale, shift)
         else:
-            y = self._instance_norm(x, name, groups, eps, scale, shift)
+            y = reduced_norm(self, x, name, groups, eps, scale, shift)
         return self.silu(y) if silu else y
 
-    def _instance_norm(
-        self, x: Value, name: str, groups: int, eps: float, scale: str, shift: str
-    ) -> Value:
-        """Group normalisation by ONNX Runtime's fast kernels: its own is expanded at load."""
-        rows = self._int64([0, groups, -1])
-        batch, _, height, width = x.shape
-        channels = x.channels
-        row = f"{x.channels // groups}*{height}*{width}"
-        y = self.graph.node("Reshape", [x.name, rows], f"{name}/groups", (batch, groups, row))
-        ones = self._constant(f"ones_{groups}", np.ones(groups, np.float32))
-        zeros = self._constant(f"zeros_{groups}", np.zeros(groups, np.float32))
-        y = self.graph.node(
-            "InstanceNormalization",
-            [y.name, ones, zeros],
-            f"{name}/normed",
-            y.shape,
-            epsilon=eps,
-        )
-        shape = self._shape_of(x, 0, 4)
-        y = self.graph.node("Reshape", [y.name, shape], f"{name}/map", x.shape)
-        if self.target.norm_scale == "Mul":
-            axes, column = self._int64([1, 2]), (channels, 1, 1)
-            wide = self.graph.node("Unsqueeze", [scale, axes], f"{name}/scale", column)
-            y = self.graph.node("Mul", [y.name, wide.name], f"{name}/scaled", x.shape)
-            wide = self.graph.node("Unsqueeze", [shift, axes], f"{name}/shift", column)
-            return self.graph.node("Add", [y.name, wide.name], f"{name}/norm", x.shape)
-        # Batch normalisation with mean 0 and variance 1 scales and shifts channels in one pass.
-        mean = self._constant(f"zeros_{channels}", np.zeros(channels, np.float32))
-        variance = self._constant(f"ones_{channels}", np.ones(channels, np.float32))
-        return self.graph.node(
-            "BatchNormalization",
-            [y.name, scale, shift, mean, variance],
-            f"{name}/norm",
-            x.shape,
-            epsilon=0.0,
-        )
-
     def layer_norm(self, x: Value, name: str, eps: float) -> Value:
-        scale = self._weight(f"{name}.weight", (x.channels,))
-        shift = self._weight(f"{name}.bias", (x.channels,))
+        scale = self.weight(f"{name}.weight", (x.channels,))
+        shift = self.weight(f"{name}.bias", (x.channels,))
         return self.graph.node(
             "LayerNormalization",
             [x.name, scale, shift],
@@ -161,7 +123,7 @@ class OnnxOps:
             )
         inner = x
         if alpha != 1.0:
-            factor = self._constant(f"alpha_{alpha}", np.array(alpha, np.float32))
+            factor = self.constant(f"alpha_{alpha}", np.array(alpha, np.float32))
             inner = self.graph.node("Mul", [x.name, factor], f"{name}/scaled", x.shape)
         gate = self.graph.node("Sigmoid", [inner.name], f"{name}/gate", x.shape)
         return self.graph.node("Mul", [x.name, gate.name], name, x.shape)
@@ -173,7 +135,7 @@ class OnnxOps:
         return self.graph.node("Add", [a.name, b.name], f"{b.name}/sum", a.shape)
 
     def add_to_map(self, x: Value, vector: Value) -> Value:
-        axes = self._int64([2, 3])
+        axes = self.int64([2, 3])
         wide = self.graph.node(
             "Unsqueeze", [vector.name, axes], f"{vector.name}/map", (*vector.shape, 1, 1)
         )
@@ -188,7 +150,7 @@ class OnnxOps:
         return self.graph.node("Mul", [value.name, gelu.name], f"{name}/gated", shape)
 
     def _slice(self, x: Value, name: str, start: int, stop: int, shape: Shape) -> Value:
-        bounds = [self._int64([start]), self._int64([stop]), self._int64([-1])]
+        bounds = [self.int64([start]), self.int64([stop]), self.int64([-1])]
         return self.graph.node("Slice", [x.name, *bounds], name, shape)
 
     def attention(self, q: Value, k: Value, v: Value, heads: int, causal: bool = False) -> Value:
@@ -221,9 +183,9 @@ class OnnxOps:
     def upsample(self, x: Value, size: tuple[Dim, Dim], like: Value | None = None) -> Value:
         name = f"{x.name}/upsampled"
         if like is None:
-            sizes = ["", self._constant("twice", np.array([2, 2], np.float32))]
+            sizes = ["", self.constant("twice", np.array([2, 2], np.float32))]
         else:
-            sizes = ["", "", self._shape_of(like, 2, 4)]
+            sizes = ["", "", self.shape_of(like, 2, 4)]
         return self.graph.node(
             "Resize",
             [x.name, *sizes],
@@ -240,7 +202,7 @@ class OnnxOps:
         tokens = f"{height}*{width}"
         y = self.graph.node(
             "Reshape",
-            [x.name, self._int64([0, x.channels, -1])],
+            [x.name, self.int64([0, x.channels, -1])],
             f"{x.name}/flat",
             (batch, channels, tokens),
         )
@@ -253,16 +215,16 @@ class OnnxOps:
         y = self.graph.node(
             "Transpose", [x.name], f"{x.name}/channels", (batch, channels, tokens), perm=[0, 2, 1]
         )
-        head = self._int64([0, x.channels])
+        head = self.int64([0, x.channels])
         key = (self.graph.segment, f"map of {like.name} with {x.channels}")
-        if key not in self._memo:
-            plane = self._shape_of(like, 2, 4)
-            self._memo[key] = self.graph.node(
+        if key not in self.memo:
+            plane = self.shape_of(like, 2, 4)
+            self.memo[key] = self.graph.node(
                 "Concat", [head, plane], f"{x.name}/shape", (4,), "int64", axis=0
             ).name
         return self.graph.node(
             "Reshape",
-            [y.name, self._memo[key]],
+            [y.name, self.memo[key]],
             f"{x.name}/map",
             (batch, channels, *like.shape[2:]),
         )
@@ -273,8 +235,8 @@ class OnnxOps:
         steps = np.arange(half, dtype=np.float32)
         exponents = np.float32(-math.log(10000.0)) * steps / np.float32(half - shift)
         frequencies = np.exp(exponents)
-        table = self._constant("frequencies", frequencies[None])
-        axes = self._int64([1])
+        table = self.constant("frequencies", frequencies[None])
+        axes = self.int64([1])
         batch = timestep.shape[0]
         t = self.graph.node("Unsqueeze", [timestep.name, axes], "time/column", (batch, 1))
         angle = self.graph.node("Mul", [t.name, table], "time/angle", (batch, half))
@@ -290,7 +252,7 @@ class OnnxOps:
 
     def add_positions(self, x: Value, name: str, rows: int) -> Value:
         # The table is cut to the tokens there are before it is widened.
-        bounds = [self._int64([0]), self._shape_of(x, 1, 2), self._int64([0])]
+        bounds = [self.int64([0]), self.shape_of(x, 1, 2), self.int64([0])]
         shape = (x.shape[1], x.channels)
         key = f"{name}.weight"
         table = self._rows(key, (rows, x.channels), "Slice", bounds, name, shape)
@@ -300,14 +262,14 @@ class OnnxOps:
         self, key: str, table: tuple[int, int], op: str, rest: list[str], name: str, shape: Shape
     ) -> Value:
         """Pick rows of a table as stored, then widen only those to float32."""
-        self._ask(key, WeightNeed(table))
+        self.ask(key, WeightNeed(table))
         picked = self.graph.node(op, [key, *rest], f"{name}/rows", shape)
         if stored_dtype(table, self.precision) == "float32":
             return picked
         return self.graph.node("Cast", [picked.name], f"{name}/wide", shape, to=FLOAT)
 
     def at_first(self, x: Value, ids: Value, token: int) -> Value:
-        wanted = self._int64([token])
+        wanted = self.int64([token])
         equal = self.graph.node("Equal", [ids.name, wanted], "pooled/equal", ids.shape, "int64")
         flags = self.graph.node("Cast", [equal.name], "pooled/flags", ids.shape, "int64", to=INT32)
         batch = (ids.shape[0], 1)
@@ -321,40 +283,3 @@ class OnnxOps:
             (x.shape[0], x.channels),
             batch_dims=1,
         )
-
-    def _weight(
-        self,
-        key: str,
-        shape: tuple[int, ...],
-        layout: Literal["source", "transposed"] = "source",
-    ) -> str:
-        self._ask(key, WeightNeed(shape, layout))
-        if stored_dtype(shape, self.precision) == "float32":
-            return key
-        memo = (self.graph.segment, key)
-        if memo not in self._memo:
-            self._memo[memo] = self.graph.node(
-                "Cast", [key], f"{key}/float32", shape, to=FLOAT
-            ).name
-        return self._memo[memo]
-
-    def _ask(self, key: str, need: WeightNeed) -> None:
-        known = self.graph.weights.setdefault(key, need)
-        if known != need:
-            raise ValueError(f"weight {key} is used as {known} and as {need}")
-
-    def _constant(self, name: str, value: Array) -> str:
-        self.graph.constants.setdefault(f"const/{name}", np.asarray(value))
-        return f"const/{name}"
-
-    def _int64(self, numbers: list[int]) -> str:
-        text = ",".join(map(str, numbers))
-        return self._constant(f"[{text}]", np.array(numbers, np.int64))
-
-    def _shape_of(self, x: Value, start: int, end: int) -> str:
-        key = (self.graph.segment, f"shape of {x.name} {start}:{end}")
-        if key not in self._memo:
-            self._memo[key] = self.graph.node(
-                "Shape", [x.name], f"{x.name}/shape", (end - start,), "int64", start=start, end=end
-            ).name
-        return self._memo[key]
