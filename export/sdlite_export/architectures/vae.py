@@ -28,8 +28,8 @@ def vae_decoder(ops: Ops, config: VaeConfig) -> None:
             x = _resnet(ops, config, x, f"{name}.resnets.{index}", channels)
         if level > 0:
             x = ops.upsample(x, _size(levels, level - 1))
+            # No cut here: what crosses one stays until the next graph has run.
             x = ops.conv(x, f"{name}.upsamplers.0.conv", channels)
-            ops.cut()
     x = ops.group_norm(x, "decoder.conv_norm_out", config.norm_groups, EPS, silu=True)
     ops.output("sample", ops.conv(x, "decoder.conv_out", config.out_channels))
 
@@ -80,13 +80,15 @@ def _middle(ops: Ops, config: VaeConfig, x: Value, name: str) -> Value:
 
 
 def _resnet(ops: Ops, config: VaeConfig, x: Value, name: str, channels: int) -> Value:
+    # First of all, so that the input, which may be half of all memory, can go early.
+    short = x
+    if x.channels != channels:
+        short = ops.conv(x, f"{name}.conv_shortcut", channels, kernel=1)
     y = ops.group_norm(x, f"{name}.norm1", config.norm_groups, EPS, silu=True)
     y = ops.conv(y, f"{name}.conv1", channels)
     y = ops.group_norm(y, f"{name}.norm2", config.norm_groups, EPS, silu=True)
     y = ops.conv(y, f"{name}.conv2", channels)
-    if x.channels != channels:
-        x = ops.conv(x, f"{name}.conv_shortcut", channels, kernel=1)
-    y = ops.add(x, y)
+    y = ops.add(short, y)
     ops.cut()
     return y
 
