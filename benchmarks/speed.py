@@ -155,7 +155,7 @@ def segments(options: argparse.Namespace) -> None:
                 f"Segments, mapped: time over the {words[name].removeprefix('U-Net call, ')}",
                 "ratio",
                 ratios(taken["segments_mapped"], taken[name]),
-                target=SEGMENT_TARGET if name == "whole_normal" else None,
+                target=SEGMENT_TARGET,
                 note="median of the ratios of each round",
             )
         )
