@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import mmap
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -90,3 +92,29 @@ def test_unknown_stays_none(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
     assert watch.private_bytes is None
     assert watch.mapped_bytes is None
+
+
+def test_freed_memory_is_kept_until_it_is_asked_for() -> None:
+    if sys.platform != "linux" or snapshot() is None:
+        pytest.skip("glibc's allocator is Linux's")
+    code = """
+import ctypes, sys
+from sdlite.memory import release_free_memory, reuse_freed_memory, snapshot
+if not hasattr(ctypes.CDLL(None), "mallopt"):
+    sys.exit(77)
+reuse_freed_memory()
+before = snapshot().private_bytes
+blocks = [bytes([1]) * (4 << 20) for _ in range(16)]
+blocks.clear()
+kept = snapshot().private_bytes - before
+release_free_memory()
+left = snapshot().private_bytes - before
+print(kept >> 20, left >> 20)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("this C library has no mallopt")
+    assert done.returncode == 0, done.stderr
+    kept, left = map(int, done.stdout.split())
+    assert kept > 48
+    assert left < 16
