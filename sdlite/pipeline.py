@@ -25,6 +25,7 @@ from sdlite.registry import get as get_runtime
 from sdlite.request import complete, seeds_of
 from sdlite.sampling import (
     NoiseLevels,
+    Predict,
     denoiser,
     initial_latents,
     noise_for,
@@ -33,7 +34,7 @@ from sdlite.sampling import (
 )
 from sdlite.text.conditioning import Conditioning, condition
 from sdlite.text.tokenizer import ClipTokenizer
-from sdlite.types import Device, Float32, Request, Result, SamplerState, Step
+from sdlite.types import Cond, Device, Float32, Request, Result, SamplerState, Step
 
 OnStep = Callable[[Step], object]
 CANCEL_SECONDS = 0.1
@@ -264,13 +265,11 @@ class Pipeline:
             self._session("unet", chosen, meter) as session,
         ):
             denoise = denoiser(
-                _in_calls_of(chosen.call_batch, UnetPort(session).predict),
+                _in_calls_of(chosen.call_batch, UnetPort(session)),
                 self._levels,
                 manifest.prediction,
-                conditioning.cond,
-                conditioning.uncond,
+                conditioning.over(sigmas),
                 float(request.guidance or 0.0),
-                batched=True,
                 consistency=sampler.consistency,
             )
             drawn = noise(float(sigmas[0]), float(sigmas[0]))
@@ -317,19 +316,16 @@ class Pipeline:
             yield session
 
 
-Predict = Callable[[Float32, Float32, Float32], Float32]
+def _in_calls_of(most: int, port: UnetPort) -> Predict:
+    """The U-Net in calls of at most ``most`` items."""
 
-
-def _in_calls_of(most: int, predict: Predict) -> Predict:
-    """Split the batch so that no engine call gets more than ``most`` items."""
-
-    def split(x: Float32, timestep: Float32, context: Float32) -> Float32:
+    def predict(x: Float32, timestep: Float32, cond: Cond) -> Float32:
         if len(x) <= most:
-            return predict(x, timestep, context)
+            return port.predict(x, timestep, cond.context, cond.added)
         pieces = [slice(start, start + most) for start in range(0, len(x), most)]
-        return np.concatenate([predict(x[p], timestep[p], context[p]) for p in pieces])
+        return np.concatenate([predict(x[p], timestep[p], cond.take(p)) for p in pieces])
 
-    return split
+    return predict
 
 
 def _shape_of(request: Request) -> RequestShape:

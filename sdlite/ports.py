@@ -7,7 +7,7 @@ read from the session. All of it is settled here; sessions cast dtypes themselve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,22 +185,35 @@ class UnetPort:
         """Whether the graph takes integers, so that fractional timesteps are rounded."""
         return self._timestep.dtype.startswith("int")
 
-    def predict(self, x: Float32, timestep: Float32, context: Float32) -> Float32:
+    def predict(
+        self,
+        x: Float32,
+        timestep: Float32,
+        context: Float32,
+        added: Mapping[str, Float32] | None = None,
+    ) -> Float32:
         """Predict.
 
         Args:
             x: float32 ``(batch, channels, height, width)``, scaled as the model expects.
             timestep: float32 ``(batch,)``, 0 to ``train_steps - 1``, fractions allowed.
             context: float32 ``(batch, tokens, width)``.
+            added: further inputs by the graph's names, ``(batch, ...)`` each.
 
         Returns:
             float32, shaped like ``x``.
         """
+        added = added or {}
         times = np.rint(timestep) if self.whole_timesteps else timestep
         if not self._each and np.any(times != times[0]):
             parts = [slice(i, i + 1) for i in range(len(x))]
-            return np.concatenate([self.predict(x[p], times[p], context[p]) for p in parts])
-        feeds: dict[str, Array] = {self._noisy.name: x, self._context.name: context}
+            return np.concatenate(
+                [
+                    self.predict(x[p], times[p], context[p], {n: v[p] for n, v in added.items()})
+                    for p in parts
+                ]
+            )
+        feeds: dict[str, Array] = {self._noisy.name: x, self._context.name: context, **added}
         shared: dict[str, Array] = {}
         if self._each:
             feeds[self._timestep.name] = times

@@ -20,7 +20,7 @@ from sdlite.sampling import (
     find_schedule,
     initial_latents,
 )
-from sdlite.types import Estimate
+from sdlite.types import Cond, Estimate, StepConds
 
 LEVELS = NoiseLevels.from_table(NoiseTable("scaled_linear", 0.00085, 0.012, 1000))
 
@@ -87,14 +87,14 @@ def test_trajectory_of_diffusers_lcm(stored):
     sigmas = stored["sigmas_LCM"]
     seen = []
 
-    def predict(x, timestep, context):
+    def predict(x, timestep, cond):
         sigma = float(LEVELS.sigmas[round(float(timestep[0]))])
         seen.append(float(timestep[0]))
         wide = x * np.float32(np.hypot(sigma, 1.0))
         return (wide - clean(wide, sigma)) / np.float32(sigma)
 
-    context = np.zeros((1, 2, 3), np.float32)
-    model = denoiser(predict, LEVELS, "epsilon", context, None, 1.0, True, consistency=True)
+    told = StepConds(((Cond(np.zeros((1, 2, 3), np.float32)), 1.0),))
+    model = denoiser(predict, LEVELS, "epsilon", lambda _: told, 1.0, consistency=True)
     x = stored["start"] * np.float32(np.hypot(sigmas[0], 1.0))
     path, draws = run("LCM", x, sigmas, stored["noise"], model)
     assert seen == list(stored["timesteps_LCM"])

@@ -9,8 +9,9 @@ import pytest
 
 from sdlite.errors import PackageInvalid
 from sdlite.manifest import Tokenizer
-from sdlite.text.conditioning import condition
+from sdlite.text.conditioning import Conditioning, condition
 from sdlite.text.tokenizer import ClipTokenizer
+from sdlite.types import Cond, StepConds
 
 WORDS = ["a", "red", "cat"]
 LETTERS = sorted(set("".join(WORDS)) | set(".,19é"))
@@ -114,12 +115,15 @@ def test_conditioning_encodes_both_prompts_in_one_call() -> None:
 
     made = condition(encode, make(length=5), "a red cat, cat", "a", guided=True)
     assert calls == [(2, 5)]
-    assert made.cond.shape == (1, 5, 3)
-    assert made.uncond is not None
-    assert made.uncond.shape == (1, 5, 3)
+    step = made.at(0)
+    ((cond, weight),) = step.parts
+    assert weight == 1.0
+    assert cond.context.shape == (1, 5, 3)
+    assert step.negative is not None
+    assert step.negative.context.shape == (1, 5, 3)
     assert made.notes == ("prompt is longer than the text encoder reads; ignored from ', cat' on",)
     alone = condition(encode, make(length=5), "a", "unused", guided=False)
-    assert alone.uncond is None
+    assert alone.at(0).negative is None
     assert calls[-1] == (1, 5)
 
 
@@ -131,3 +135,18 @@ def test_syntax_that_is_not_spoken_yet_is_told(text: str) -> None:
     (note,) = condition(encode, make(length=40), text, "a (cat)", guided=True).notes
     assert note.startswith("prompt has ")
     assert "plain words" in note
+
+
+def test_conditions_follow_the_steps_of_a_run() -> None:
+    first, second, other, negative = (Cond(np.full((1, 2, 3), v, np.float32)) for v in range(4))
+    timeline = ((1, first), (3, second))
+    made = Conditioning(((timeline, 1.0), (((9, other),), 0.5)), ((0, negative),))
+    for step, cond in ((0, first), (1, first), (2, second), (3, second), (7, second)):
+        assert made.at(step) == StepConds(((cond, 1.0), (other, 0.5)), negative)
+    sigmas = np.array([8.0, 4.1, 2.0, 1.0, 0.0], np.float32)
+    conditions = made.over(sigmas)
+    # At a level its own step; between two levels the step that leads from one to the other.
+    for sigma, cond in ((9.0, first), (8.0, first), (5.0, first), (float(sigmas[1]), first)):
+        assert conditions(sigma).parts[0][0] is cond
+    for sigma in (2.0, 1.5, 1.0, 0.5, 0.0):
+        assert conditions(sigma).parts[0][0] is second

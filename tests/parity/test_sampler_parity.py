@@ -48,6 +48,7 @@ from sdlite.sampling import (
     noise_for,
     sigmas_for,
 )
+from sdlite.types import Cond, StepConds
 
 ROOT = Path(__file__).parents[2]
 MODEL = Path(os.environ.get("SDLITE_PARITY_MODEL", ROOT / "models" / "shapes" / "diffusers"))
@@ -87,15 +88,18 @@ def contexts(pipe):
 def ours(pipe, contexts, name, sigmas, prediction="epsilon", seeds=(SEED,), guidance=GUIDANCE):
     """Final latents of our sampler around torch's U-Net."""
 
-    def predict(x, timestep, context):
-        inputs = (torch.from_numpy(np.ascontiguousarray(part)) for part in (x, timestep, context))
+    def predict(x, timestep, cond):
+        parts = (x, timestep, cond.context)
+        inputs = (torch.from_numpy(np.ascontiguousarray(part)) for part in parts)
         return pipe.unet(*inputs).sample.numpy()
 
     info = find_sampler(name)
     noise = noise_for(info, "cpu", seeds, SHAPE, sigmas)
     start = initial_latents(info, noise(0.0, 0.0), sigmas)
+    cond, uncond = contexts
+    told = StepConds(((Cond(cond), 1.0),), Cond(uncond))
     model = denoiser(
-        predict, LEVELS, prediction, *contexts, guidance, True, consistency=info.consistency
+        predict, LEVELS, prediction, lambda _: told, guidance, consistency=info.consistency
     )
     *_, last = info.run(model, start, sigmas, noise)
     return last.x
