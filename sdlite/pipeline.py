@@ -1,4 +1,4 @@
-"""Carry out a plan: text, denoise, decode, each phase opened, measured and closed. No maths."""
+"""Requests to pictures: plan, take turns, run the phases in order. No maths."""
 
 from __future__ import annotations
 
@@ -8,33 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 
-import numpy as np
 from PIL import Image
 
 from sdlite import __version__
-from sdlite.components import Components, Meter
-from sdlite.engine import Session
-from sdlite.errors import Cancelled, EngineError, RequestError
-from sdlite.image.pictures import to_pictures
+from sdlite.errors import RequestError
 from sdlite.metadata import infotext
 from sdlite.package import Package
+from sdlite.phases import Phases, check_cancel
 from sdlite.planner import Budget, Plan, Preferences, RequestShape, check, plan
-from sdlite.ports import DecoderPort, TextEncoderPort, UnetPort
 from sdlite.recorder import Recorder
-from sdlite.registry import get as get_runtime
 from sdlite.request import complete, seeds_of
-from sdlite.sampling import (
-    NoiseLevels,
-    Predict,
-    denoiser,
-    initial_latents,
-    noise_for,
-    resolve,
-    sigmas_for,
-)
-from sdlite.text.conditioning import Conditioning, condition
-from sdlite.text.tokenizer import ClipTokenizer
-from sdlite.types import Cond, Device, Float32, Request, Result, SamplerState, Step
+from sdlite.types import Device, Float32, Request, Result, SamplerState, Step
 
 OnStep = Callable[[Step], object]
 CANCEL_SECONDS = 0.1
@@ -66,9 +50,7 @@ class Pipeline:
         self._devices = tuple(devices)
         self._budget = budget
         self._preferences = preferences
-        self._components = Components(package, get_runtime)
-        self._levels = NoiseLevels.from_table(package.manifest.noise)
-        self._tokenizer = ClipTokenizer.from_package(package)
+        self._phases = Phases(package)
         # One thread may draw inside its own `on_step`.
         self._turn = threading.RLock()
 
@@ -85,7 +67,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Free the weights; may be called twice. A closed pipeline cannot draw."""
-        self._components.close()
+        self._phases.close()
 
     def plan(self, request: Request) -> Plan:
         """What ``generate`` would do for this request; reads no weights.
@@ -160,17 +142,17 @@ class Pipeline:
         with _turn(self._turn, cancel):
             start = time.perf_counter()
             recorder = Recorder()
-            conditioning = self._condition(request, chosen, recorder)
-            _check_cancel(cancel)
+            conditioning = self._phases.condition(request, chosen, recorder)
+            check_cancel(cancel)
             latents = None
-            for step in self._denoise(request, chosen, conditioning, recorder, cancel):
+            for step in self._phases.denoise(request, chosen, conditioning, recorder, cancel):
                 latents = step.x
                 if on_step is not None:
                     on_step(step)
             if latents is None:
                 raise AssertionError("a schedule has at least one interval")
-            _check_cancel(cancel)
-            pictures = self._decode(latents, chosen, recorder, cancel)
+            check_cancel(cancel)
+            pictures = self._phases.decode(latents, chosen, recorder, cancel)
             seeds = seeds_of(request)
             manifest = self.package.manifest
             return Result(
@@ -206,10 +188,10 @@ class Pipeline:
         full = complete(request, self.package.manifest)
         chosen = self.plan(full)
         recorder = Recorder()
-        _check_cancel(cancel)
-        conditioning = self._condition(full, chosen, recorder)
-        _check_cancel(cancel)
-        yield from self._denoise(full, chosen, conditioning, recorder, cancel, resume)
+        check_cancel(cancel)
+        conditioning = self._phases.condition(full, chosen, recorder)
+        check_cancel(cancel)
+        yield from self._phases.denoise(full, chosen, conditioning, recorder, cancel, resume)
 
     def decode(self, latents: Float32) -> tuple[Image.Image, ...]:
         """Latents ``(batch, channels, height/8, width/8)`` to RGB pictures."""
@@ -221,111 +203,7 @@ class Pipeline:
         batch, _, height, width = latents.shape
         shape = RequestShape(width * latent.factor, height * latent.factor, batch, 1, False)
         chosen = plan(self.package, shape, self._devices, self._budget, self._preferences)
-        return self._decode(latents, chosen, Recorder(), None)
-
-    def _condition(self, request: Request, chosen: Plan, recorder: Recorder) -> Conditioning:
-        with (
-            recorder.phase("text") as meter,
-            self._session("text_encoder", chosen, meter) as session,
-        ):
-            return condition(
-                TextEncoderPort(session).encode_text,
-                self._tokenizer,
-                request.prompt,
-                request.negative_prompt,
-                chosen.shape.guided,
-            )
-
-    def _denoise(
-        self,
-        request: Request,
-        chosen: Plan,
-        conditioning: Conditioning,
-        recorder: Recorder,
-        cancel: threading.Event | None,
-        resume: SamplerState | None = None,
-    ) -> Iterator[Step]:
-        manifest = self.package.manifest
-        shape = chosen.shape
-        sampler, schedule = resolve(str(request.sampler), request.schedule)
-        sigmas = sigmas_for(schedule, self._levels, shape.steps, sampler)
-        latent_shape = (
-            manifest.latent.channels,
-            shape.height // manifest.latent.factor,
-            shape.width // manifest.latent.factor,
-        )
-        noise = noise_for(sampler, request.rng, seeds_of(request), latent_shape, sigmas)
-        if resume is not None and resume.x.shape != (shape.images, *latent_shape):
-            raise RequestError(
-                f"the state to resume has latents {resume.x.shape}, "
-                f"this request needs {(shape.images, *latent_shape)}"
-            )
-        with (
-            recorder.phase("denoise") as meter,
-            self._session("unet", chosen, meter) as session,
-        ):
-            denoise = denoiser(
-                _in_calls_of(chosen.call_batch, UnetPort(session)),
-                self._levels,
-                manifest.prediction,
-                conditioning.over(sigmas),
-                float(request.guidance or 0.0),
-                consistency=sampler.consistency,
-            )
-            drawn = noise(float(sigmas[0]), float(sigmas[0]))
-            first = initial_latents(sampler, drawn, sigmas)
-            steps = sampler.run(denoise, first, sigmas, noise, resume)
-            _check_cancel(cancel)
-            for step in steps:
-                if not np.isfinite(step.x).all():
-                    raise EngineError(
-                        chosen.placement("unet").device.runtime,
-                        chosen.placement("unet").device.name,
-                        "unet",
-                        chosen.placement("unet").artifacts[0].graph,
-                        f"latents are not finite after step {step.index + 1}",
-                    )
-                with recorder.outside():
-                    yield step
-                _check_cancel(cancel)
-
-    def _decode(
-        self,
-        latents: Float32,
-        chosen: Plan,
-        recorder: Recorder,
-        cancel: threading.Event | None,
-    ) -> tuple[Image.Image, ...]:
-        pictures: list[Image.Image] = []
-        scale = np.float32(self.package.manifest.latent.scale)
-        with (
-            recorder.phase("decode") as meter,
-            self._session("vae_decoder", chosen, meter) as session,
-        ):
-            decoder = DecoderPort(session)
-            # One picture a call: the decoder's activations are the largest of the whole run.
-            for index in range(len(latents)):
-                _check_cancel(cancel)
-                pictures.extend(to_pictures(decoder.decode(latents[index : index + 1] / scale)))
-        return tuple(pictures)
-
-    @contextmanager
-    def _session(self, component: str, chosen: Plan, meter: Meter) -> Iterator[Session]:
-        placement = chosen.placement(component)
-        with self._components.use(placement, meter, keep=chosen.resident) as session:
-            yield session
-
-
-def _in_calls_of(most: int, port: UnetPort) -> Predict:
-    """The U-Net in calls of at most ``most`` items."""
-
-    def predict(x: Float32, timestep: Float32, cond: Cond) -> Float32:
-        if len(x) <= most:
-            return port.predict(x, timestep, cond.context, cond.added)
-        pieces = [slice(start, start + most) for start in range(0, len(x), most)]
-        return np.concatenate([predict(x[p], timestep[p], cond.take(p)) for p in pieces])
-
-    return predict
+        return self._phases.decode(latents, chosen, Recorder(), None)
 
 
 def _shape_of(request: Request) -> RequestShape:
@@ -345,14 +223,9 @@ def _shape_of(request: Request) -> RequestShape:
 def _turn(lock: threading.RLock, cancel: threading.Event | None) -> Iterator[None]:
     """Hold the lock; who is asked to stop while waiting for it raises ``Cancelled``."""
     while not lock.acquire(timeout=CANCEL_SECONDS):
-        _check_cancel(cancel)
+        check_cancel(cancel)
     try:
-        _check_cancel(cancel)
+        check_cancel(cancel)
         yield
     finally:
         lock.release()
-
-
-def _check_cancel(cancel: threading.Event | None) -> None:
-    if cancel is not None and cancel.is_set():
-        raise Cancelled("stopped as asked")

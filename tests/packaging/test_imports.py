@@ -30,7 +30,7 @@ LAYERS = (
     ("hardware", "memory", "registry", "chain", "ports", "onnxfile", "foreign"),
     ("text", "sampling", "image", "weights", "metadata", "output", "preview"),
     ("settings", "home", "footprint", "planner", "request", "components", "recorder"),
-    ("pipeline",),
+    ("phases", "pipeline"),
     ("api",),
     ("cli", "server"),
 )
