@@ -34,13 +34,17 @@ NAMES = {
     "drawn": ("latent_sample", "latent", "latents"),
 }
 
+CLIP_SKIP = "clip_skip_"
+"""Begins the names of a text encoder's outputs for earlier layers: ``clip_skip_2`` is the states of
+the second last layer after the final norm."""
+
 
 @dataclass(frozen=True)
 class TextFeatures:
     """What a text encoder gives."""
 
     hidden: Float32
-    """``(batch, tokens, width)``: the last layer, normalised."""
+    """``(batch, tokens, width)``: the last layer that was asked for, normalised."""
     pooled: Float32 | None
     """``(batch, width)``; None when the graph does not give it."""
 
@@ -128,6 +132,11 @@ class TextEncoderPort:
         _refuse_others(session, (self._ids, self._mask, self._embeds), "text encoder")
         self._hidden = _need(session.outputs, "hidden", "text encoder")
         self._pooled = bind(session.outputs, "pooled")
+        self._layers = {1: self._hidden.name} | {
+            int(spec.name.removeprefix(CLIP_SKIP)): spec.name
+            for spec in session.outputs
+            if spec.name.startswith(CLIP_SKIP)
+        }
         self._batched = _Batched(session, self._ids)
 
     @property
@@ -135,22 +144,37 @@ class TextEncoderPort:
         """Whether ``embeds`` is needed."""
         return self._embeds is not None
 
+    @property
+    def clip_skips(self) -> tuple[int, ...]:
+        """Layers whose states can be had, counted from the end; 1 is the last."""
+        return tuple(sorted(self._layers))
+
     def encode_text(self, ids: npt.NDArray[np.int64]) -> Float32:
         """Token ids int64 ``(batch, tokens)`` to features float32 ``(batch, tokens, width)``."""
         return self.encode(ids).hidden
 
-    def encode(self, ids: npt.NDArray[np.int64], embeds: Float32 | None = None) -> TextFeatures:
+    def encode(
+        self, ids: npt.NDArray[np.int64], embeds: Float32 | None = None, clip_skip: int = 1
+    ) -> TextFeatures:
         """Encode.
 
         Args:
             ids: int64 ``(batch, tokens)``, begin and end tokens included.
             embeds: float32 ``(batch, tokens, width)``: token embeddings before positions are added;
                 needed, and only taken, when ``takes_embeddings``.
+            clip_skip: the layer whose states are wanted, one of ``clip_skips``.
 
         Raises:
             EngineError: the engine failed.
-            RequestError: ``embeds`` is given to a graph without them, or missing.
+            RequestError: ``embeds`` is given to a graph without them, or missing; or the graph
+                does not give the layer.
         """
+        if clip_skip not in self._layers:
+            layers = ", ".join(map(str, self.clip_skips))
+            raise RequestError(
+                f"clip skip {clip_skip} is not among those of this model's text encoder: {layers}; "
+                "packages made by an older sdlite or another program may have 1 only: export again"
+            )
         if self.takes_embeddings != (embeds is not None):
             told = "needs" if self.takes_embeddings else "does not take"
             raise RequestError(f"this text encoder graph {told} token embeddings")
@@ -161,7 +185,7 @@ class TextEncoderPort:
             feeds[self._mask.name] = np.ones_like(ids)
         outputs = self._batched.run(feeds)
         pooled = None if self._pooled is None else _float32(outputs[self._pooled.name])
-        return TextFeatures(_float32(outputs[self._hidden.name]), pooled)
+        return TextFeatures(_float32(outputs[self._layers[clip_skip]]), pooled)
 
 
 class UnetPort:

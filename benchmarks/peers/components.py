@@ -23,8 +23,11 @@ def references(
         text = CLIPTextModel.from_pretrained(
             folder, subfolder="text_encoder", torch_dtype=torch.float32
         ).eval()
-        out = text(given[0])
+        out = text(given[0], output_hidden_states=True)
         found = {"last_hidden_state": out.last_hidden_state, "pooler_output": out.pooler_output}
+        for skip in range(2, text.config.num_hidden_layers + 1):
+            state = text.final_layer_norm(out.hidden_states[-skip])
+            found[f"clip_skip_{skip}"] = state
     elif component == "unet":
         unet = UNet2DConditionModel.from_pretrained(
             folder, subfolder="unet", torch_dtype=torch.float32

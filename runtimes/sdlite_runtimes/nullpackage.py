@@ -85,6 +85,7 @@ PORTS = {
         (_spec("input_ids", "int64", "batch", "tokens"),),
         (
             _spec("last_hidden_state", "float32", "batch", "tokens", WIDTH),
+            _spec("clip_skip_2", "float32", "batch", "tokens", WIDTH),
             _spec("pooler_output", "float32", "batch", WIDTH),
         ),
     ),

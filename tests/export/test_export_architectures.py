@@ -107,6 +107,7 @@ def test_projected_text_encoder() -> None:
     assert graph.weights["text_projection.weight"].shape == (24, 16)
     assert [value.name for value in graph.outputs] == [
         "last_hidden_state",
+        *(f"clip_skip_{skip}" for skip in range(2, config.layers + 1)),
         "pooler_output",
         "text_embeds",
     ]

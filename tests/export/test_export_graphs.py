@@ -103,10 +103,13 @@ def test_plain_graphs_use_standard_operators_only(tiny_package: Package) -> None
 
 
 PORTS = {
-    ("text_encoder", "plain"): (["input_ids"], ["last_hidden_state", "pooler_output"]),
+    ("text_encoder", "plain"): (
+        ["input_ids"],
+        ["last_hidden_state", "clip_skip_2", "pooler_output"],
+    ),
     ("text_encoder", "embeddings"): (
         ["input_ids", "inputs_embeds"],
-        ["last_hidden_state", "pooler_output"],
+        ["last_hidden_state", "clip_skip_2", "pooler_output"],
     ),
     ("unet", "plain"): (["sample", "timestep", "encoder_hidden_states"], ["out_sample"]),
     ("unet", "fused"): (["sample", "timestep", "encoder_hidden_states"], ["out_sample"]),
@@ -198,7 +201,8 @@ def test_text_encoder(tiny_package: Package) -> None:
     tokens = ids(tiny_package, 2)
     plain = run(tiny_package, "text_encoder", "plain", {"input_ids": tokens})
     states = plain["last_hidden_state"]
-    assert states.shape == (2, 77, 16)
+    assert states.shape == plain["clip_skip_2"].shape == (2, 77, 16)
+    assert np.abs(plain["clip_skip_2"] - states).max() > 0.1
     # The pooled output is the state at the first end token.
     np.testing.assert_array_equal(plain["pooler_output"], states[:, 5])
     changed = tokens.copy()

@@ -187,6 +187,22 @@ def test_text_encoder_with_embeddings() -> None:
         TextEncoderPort(text()).encode(IDS, embeds)
 
 
+def test_text_encoder_with_earlier_layers() -> None:
+    session = text()
+    session.outputs += (TensorSpec("clip_skip_2", "float32", ("batch", "sequence", 4)),)
+    session.run = lambda feeds: {
+        "last_hidden_state": np.zeros((2, 3, 4)),
+        "clip_skip_2": np.ones((2, 3, 4)),
+        "pooler_output": np.zeros((2, 4)),
+    }
+    port = TextEncoderPort(session)
+    assert port.clip_skips == (1, 2)
+    assert (port.encode(IDS).hidden == 0).all()
+    assert (port.encode(IDS, clip_skip=2).hidden == 1).all()
+    with pytest.raises(RequestError, match=r"clip skip 3 is not among .*: 1, 2; .*export again"):
+        port.encode(IDS, clip_skip=3)
+
+
 def test_decoder_with_a_name_of_its_own() -> None:
     session = Fake({"z": ("float16", (1, 4, "h", "w"))}, {"image": lambda z: z.astype(np.float16)})
     latents = np.ones((2, 4, 2, 2), np.float32)

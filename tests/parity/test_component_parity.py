@@ -126,9 +126,12 @@ def test_text_encoder(pair):
             ids = rng.integers(0, tokenizer.bos, (2, tokens))
             ids[:, 0] = tokenizer.bos
             ids[:, 6:] = tokenizer.eos
-            expected = model(torch.from_numpy(ids))
+            expected = model(torch.from_numpy(ids), output_hidden_states=True)
             found = encode({"input_ids": ids})
             close(found["last_hidden_state"], expected.last_hidden_state)
+            for skip in range(2, model.config.num_hidden_layers + 1):
+                state = model.final_layer_norm(expected.hidden_states[-skip])
+                close(found[f"clip_skip_{skip}"], state)
             close(found["pooler_output"], expected.pooler_output)
 
 

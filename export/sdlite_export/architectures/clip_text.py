@@ -12,7 +12,8 @@ def text_encoder(ops: Ops, config: ClipTextConfig, embeddings: bool = False) -> 
     Inputs: ``input_ids`` int64 (batch, tokens); with ``embeddings`` also ``inputs_embeds``
     (batch, tokens, width), token embeddings before positions are added, which then replace the
     table (the ids still place the pooled output). Outputs: ``last_hidden_state`` (batch, tokens,
-    width), after the final norm, and ``pooler_output`` (batch, width).
+    width), after the final norm, and ``pooler_output`` (batch, width); ``clip_skip_2`` and so on
+    are the states of the second last layer and those before it, after the same norm.
     """
     width = config.hidden_size
     ids = ops.input("input_ids", ("batch", "tokens"), "int64")
@@ -21,11 +22,17 @@ def text_encoder(ops: Ops, config: ClipTextConfig, embeddings: bool = False) -> 
     else:
         x = ops.embedding(ids, "text_model.embeddings.token_embedding", config.vocab_size, width)
     x = ops.add_positions(x, "text_model.embeddings.position_embedding", config.positions)
+    states = []
     for index in range(config.layers):
         x = _layer(ops, config, x, f"text_model.encoder.layers.{index}")
+        states.append(x)
         ops.cut()
     x = ops.layer_norm(x, "text_model.final_layer_norm", config.eps)
     ops.output("last_hidden_state", x)
+    # A norm of each costs nothing beside the layers, and one graph serves every clip skip.
+    for skip in range(2, config.layers + 1):
+        state = ops.layer_norm(states[-skip], "text_model.final_layer_norm", config.eps)
+        ops.output(f"clip_skip_{skip}", state)
     pooled = ops.at_first(x, ids, config.eos)
     ops.output("pooler_output", pooled)
     if config.projection is not None:
