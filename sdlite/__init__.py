@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     from sdlite.package import Package
     from sdlite.pipeline import Pipeline
     from sdlite.planner import Plan
-    from sdlite.types import Request, Result, SamplerState, Step
+    from sdlite.types import Edit, Hires, Request, Result, SamplerState, Step
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Cancelled",
+    "Edit",
     "EngineError",
+    "Hires",
     "NoPlan",
     "OutOfMemory",
     "OutputError",
@@ -59,6 +61,8 @@ _HOMES = {
     "Package": "sdlite.package",
     "Pipeline": "sdlite.pipeline",
     "Plan": "sdlite.planner",
+    "Edit": "sdlite.types",
+    "Hires": "sdlite.types",
     "Request": "sdlite.types",
     "Result": "sdlite.types",
     "SamplerState": "sdlite.types",

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from sdlite.components import Components, Meter
+from sdlite.edit.request import Stage
+from sdlite.edit.start import (
+    Start,
+    inpainting_channels,
+    keeping,
+    start_edit,
+    starting_latents,
+    with_channels,
+)
 from sdlite.engine import Session
 from sdlite.errors import Cancelled, EngineError, RequestError
-from sdlite.image.pictures import to_pictures
+from sdlite.image.canvas import Canvas
+from sdlite.image.pictures import from_picture, to_pictures
 from sdlite.package import Package
 from sdlite.planner import Plan
-from sdlite.ports import DecoderPort, TextEncoderPort, UnetPort
+from sdlite.ports import DecoderPort, EncoderPort, TextEncoderPort, UnetPort, noisy_channels
 from sdlite.recorder import Recorder
 from sdlite.registry import get as get_runtime
 from sdlite.request import seeds_of
 from sdlite.sampling import (
+    BatchNoise,
     NoiseLevels,
     Predict,
+    batch_noise,
     denoiser,
-    initial_latents,
     noise_for,
     resolve,
     sigmas_for,
@@ -64,26 +76,93 @@ class Phases:
                 chosen.shape.guided,
             )
 
+    @property
+    def inpaints(self) -> bool:
+        """Whether the U-Net takes a mask and a masked picture beside the noisy latents."""
+        latent = self._package.manifest.latent
+        for artifact in self._package.manifest.artifacts:
+            if artifact.component == "unet" and artifact.index == 0:
+                return noisy_channels(artifact.inputs) == 2 * latent.channels + 1
+        return False
+
+    def start(
+        self,
+        stage: Stage,
+        chosen: Plan,
+        recorder: Recorder,
+        *,
+        canvas: Canvas | None = None,
+        latents: Float32 | None = None,
+        pictures: Sequence[Image.Image] = (),
+    ) -> Start:
+        """Where a run begins: its pictures encoded.
+
+        Args:
+            stage: the run.
+            chosen: its plan.
+            recorder: measures.
+            canvas: layout of the picture to edit.
+            latents: of the run before, at the size of this one.
+            pictures: of the run before, at the size of this one, instead of ``latents``.
+        """
+        latent, request = self._package.manifest.latent, stage.request
+        start = Start(stage.first, latents)
+        if not chosen.shape.encodes:
+            return start
+        with (
+            recorder.phase("encode") as meter,
+            self._session("vae_encoder", chosen, meter) as session,
+        ):
+            encoder = EncoderPort(session)
+            if request.edit is not None and canvas is not None:
+                drawn = self._first_noise(request, chosen)(0.0, 0.0)
+                start = start_edit(request.edit, canvas, stage.first, encoder, latent.scale, drawn)
+            elif pictures:
+                # One picture a call, as in decoding.
+                means = [encoder.encode(from_picture(picture)).mean for picture in pictures]
+                start = replace(start, latents=np.concatenate(means) * np.float32(latent.scale))
+            if self.inpaints:
+                size = (chosen.shape.width, chosen.shape.height)
+                channels = inpainting_channels(canvas, size, encoder, latent.scale, latent.factor)
+                start = replace(start, channels=channels)
+        return start
+
+    def _first_noise(self, request: Request, chosen: Plan) -> BatchNoise:
+        return batch_noise(request.rng, seeds_of(request), self.latent_shape(chosen))
+
+    def latent_shape(self, chosen: Plan) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of a plan."""
+        latent, shape = self._package.manifest.latent, chosen.shape
+        return latent.channels, shape.height // latent.factor, shape.width // latent.factor
+
     def denoise(
         self,
         request: Request,
         chosen: Plan,
         conditioning: Conditioning,
+        start: Start,
         recorder: Recorder,
         cancel: threading.Event | None,
         resume: SamplerState | None = None,
     ) -> Iterator[Step]:
-        """Noise to latents, step by step; the arguments are those of ``Pipeline.steps``."""
+        """Noise to latents, step by step.
+
+        Args:
+            request: settings of the run, completed.
+            chosen: its plan.
+            conditioning: what is drawn.
+            start: where it begins.
+            recorder: measures.
+            cancel: set from any thread, it ends the run with ``Cancelled``.
+            resume: a ``Step.state`` of this run to go on from.
+        """
         manifest = self._package.manifest
         shape = chosen.shape
         sampler, schedule = resolve(str(request.sampler), request.schedule)
-        sigmas = sigmas_for(schedule, self._levels, shape.steps, sampler)
-        latent_shape = (
-            manifest.latent.channels,
-            shape.height // manifest.latent.factor,
-            shape.width // manifest.latent.factor,
-        )
-        noise = noise_for(sampler, request.rng, seeds_of(request), latent_shape, sigmas)
+        whole = sigmas_for(schedule, self._levels, request.steps or 1, sampler)
+        sigmas = whole[start.first :]
+        latent_shape = self.latent_shape(chosen)
+        noise = noise_for(sampler, request.rng, seeds_of(request), latent_shape, whole)
         if resume is not None and resume.x.shape != (shape.images, *latent_shape):
             raise RequestError(
                 f"the state to resume has latents {resume.x.shape}, "
@@ -93,16 +172,28 @@ class Phases:
             recorder.phase("denoise") as meter,
             self._session("unet", chosen, meter) as session,
         ):
+            told = conditioning.over(sigmas)
+            if start.channels is not None:
+                told = with_channels(told, start.channels)
             denoise = denoiser(
                 _in_calls_of(chosen.call_batch, UnetPort(session)),
                 self._levels,
                 manifest.prediction,
-                conditioning.over(sigmas),
+                told,
                 float(request.guidance or 0.0),
                 consistency=sampler.consistency,
             )
-            drawn = noise(float(sigmas[0]), float(sigmas[0]))
-            first = initial_latents(sampler, drawn, sigmas)
+            if start.drawn:
+                # diffusers' order: the first noise was the encoder's, the second is the run's.
+                source = self._first_noise(request, chosen)
+                source.seek(1)
+                drawn = source(float(sigmas[0]), float(sigmas[0]))
+                noise.seek(2)
+            else:
+                drawn = noise(float(sigmas[0]), float(sigmas[0]))
+            first, clean = starting_latents(start, sampler, drawn, sigmas)
+            if clean is not None and start.mask is not None:
+                denoise = keeping(denoise, clean, start.mask)
             steps = sampler.run(denoise, first, sigmas, noise, resume)
             check_cancel(cancel)
             for step in steps:

@@ -11,6 +11,7 @@ from types import TracebackType
 from PIL import Image
 
 from sdlite import __version__
+from sdlite.edit.request import Stage, stages_of
 from sdlite.errors import RequestError
 from sdlite.metadata import infotext
 from sdlite.package import Package
@@ -18,7 +19,8 @@ from sdlite.phases import Phases, check_cancel
 from sdlite.planner import Budget, Plan, Preferences, RequestShape, check, plan
 from sdlite.recorder import Recorder
 from sdlite.request import complete, seeds_of
-from sdlite.types import Device, Float32, Request, Result, SamplerState, Step
+from sdlite.run import Run
+from sdlite.types import Device, Edit, Float32, Hires, Request, Result, SamplerState, Step
 
 OnStep = Callable[[Step], object]
 CANCEL_SECONDS = 0.1
@@ -72,12 +74,34 @@ class Pipeline:
     def plan(self, request: Request) -> Plan:
         """What ``generate`` would do for this request; reads no weights.
 
+        With ``hires`` it is the plan of the second pass, which needs more than the first.
+
         Raises:
             RequestError: the request cannot be carried out as written.
             NoPlan: it does not fit the budget.
         """
-        full = complete(request, self.package.manifest)
-        return plan(self.package, _shape_of(full), self._devices, self._budget, self._preferences)
+        return self._plans(complete(request, self.package.manifest))[-1]
+
+    def _plans(self, full: Request) -> tuple[Plan, ...]:
+        """The plan of each run of a completed request."""
+        return tuple(self._plan(self._shape_of(stage)) for stage in stages_of(full))
+
+    def _plan(self, shape: RequestShape) -> Plan:
+        return plan(self.package, shape, self._devices, self._budget, self._preferences)
+
+    def _shape_of(self, stage: Stage) -> RequestShape:
+        request = stage.request
+        if request.width is None or request.height is None or request.steps is None:
+            raise AssertionError("the request was completed before")
+        pixels = stage.upscaler is not None and stage.upscaler.latent is None
+        return RequestShape(
+            width=request.width,
+            height=request.height,
+            images=request.images,
+            steps=request.steps - stage.first,
+            guided=(request.guidance or 0.0) > 1.0,
+            encodes=request.edit is not None or pixels or self._phases.inpaints,
+        )
 
     def generate(
         self,
@@ -93,6 +117,8 @@ class Pipeline:
         seed: int = -1,
         images: int = 1,
         rng: str = "cpu",
+        edit: Edit | None = None,
+        hires: Hires | None = None,
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
     ) -> Result:
@@ -110,6 +136,8 @@ class Pipeline:
             seed: 0 to 2**64-1; -1 draws one. Image i uses ``seed + i``.
             images: pictures in one batch, 1 to 64.
             rng: ``cpu`` (torch's stream), ``nv`` (NVIDIA's Philox) or ``numpy``.
+            edit: a picture to start from, and where to paint; width and height are then its own.
+            hires: a second, larger pass.
             on_step: called after each step, in the same thread.
             cancel: set from any thread, it stops the job after the current step.
 
@@ -136,34 +164,32 @@ class Pipeline:
                 seed=seed,
                 images=images,
                 rng=rng,
+                edit=edit,
+                hires=hires,
             )
         request = complete(request, self.package.manifest)
-        chosen = self.plan(request)
         with _turn(self._turn, cancel):
             start = time.perf_counter()
-            recorder = Recorder()
-            conditioning = self._phases.condition(request, chosen, recorder)
-            check_cancel(cancel)
+            run = Run(request, self._plans(request), self._phases, cancel)
             latents = None
-            for step in self._phases.denoise(request, chosen, conditioning, recorder, cancel):
+            for step in run.steps():
                 latents = step.x
                 if on_step is not None:
                     on_step(step)
             if latents is None:
                 raise AssertionError("a schedule has at least one interval")
-            check_cancel(cancel)
-            pictures = self._phases.decode(latents, chosen, recorder, cancel)
+            pictures = run.finish(latents)
             seeds = seeds_of(request)
             manifest = self.package.manifest
             return Result(
                 images=pictures,
                 seeds=seeds,
                 request=request,
-                plan=chosen,
-                phases=tuple(recorder.reports),
+                plan=run.plans[-1],
+                phases=tuple(run.recorder.reports),
                 seconds=time.perf_counter() - start,
-                peak_bytes=recorder.peak_bytes,
-                notes=conditioning.notes,
+                peak_bytes=run.recorder.peak_bytes,
+                notes=tuple(run.notes),
                 infotexts=tuple(infotext(request, seed, manifest, __version__) for seed in seeds),
             )
 
@@ -186,12 +212,7 @@ class Pipeline:
             Cancelled: ``cancel`` was set.
         """
         full = complete(request, self.package.manifest)
-        chosen = self.plan(full)
-        recorder = Recorder()
-        check_cancel(cancel)
-        conditioning = self._phases.condition(full, chosen, recorder)
-        check_cancel(cancel)
-        yield from self._phases.denoise(full, chosen, conditioning, recorder, cancel, resume)
+        yield from Run(full, self._plans(full), self._phases, cancel).steps(resume)
 
     def decode(self, latents: Float32) -> tuple[Image.Image, ...]:
         """Latents ``(batch, channels, height/8, width/8)`` to RGB pictures."""
@@ -202,21 +223,7 @@ class Pipeline:
             )
         batch, _, height, width = latents.shape
         shape = RequestShape(width * latent.factor, height * latent.factor, batch, 1, False)
-        chosen = plan(self.package, shape, self._devices, self._budget, self._preferences)
-        return self._phases.decode(latents, chosen, Recorder(), None)
-
-
-def _shape_of(request: Request) -> RequestShape:
-    """Shape of a completed request."""
-    if request.width is None or request.height is None or request.steps is None:
-        raise AssertionError("the request was completed before")
-    return RequestShape(
-        width=request.width,
-        height=request.height,
-        images=request.images,
-        steps=request.steps,
-        guided=(request.guidance or 0.0) > 1.0,
-    )
+        return self._phases.decode(latents, self._plan(shape), Recorder(), None)
 
 
 @contextmanager

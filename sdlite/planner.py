@@ -48,6 +48,8 @@ class RequestShape:
     """Intervals of the schedule."""
     guided: bool
     """Whether every step also needs the model's answer to the negative prompt."""
+    encodes: bool = False
+    """Whether pictures are encoded before the first step."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Plan:
     resident: bool
     """Whether components stay open after their phase."""
     placements: tuple[Placement, ...]
-    """Text encoder, U-Net, decoder: in the order the phases run."""
+    """Text encoder, encoder (for edits), U-Net, decoder: in the order the phases run."""
     private_bytes: int
     """Predicted peak of anonymous memory."""
     peak_bytes: int
@@ -286,7 +288,9 @@ def _candidate(
     resident: bool,
 ) -> Plan:
     options = LoadOptions(threads=preferences.threads, memory_mode=mode)
-    batches = {"text_encoder": 2, "unet": call_batch, "vae_decoder": 1}
+    batches = {"text_encoder": 2, "vae_encoder": 1, "unet": call_batch, "vae_decoder": 1}
+    if not shape.encodes:
+        del batches["vae_encoder"]
     placements = tuple(
         _place(package, component, batch, shape, device, options, preferences)
         for component, batch in batches.items()

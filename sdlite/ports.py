@@ -37,6 +37,8 @@ NAMES = {
 CLIP_SKIP = "clip_skip_"
 """Begins the names of a text encoder's outputs for earlier layers: ``clip_skip_2`` is the states of
 the second last layer after the final norm."""
+CHANNELS = "channels"
+"""Among a U-Net's added inputs: latents that are put beside the noisy ones, as more channels."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,13 @@ def bind(specs: Sequence[TensorSpec], role: str) -> TensorSpec | None:
         if name in by_name:
             return by_name[name]
     return None
+
+
+def noisy_channels(specs: Sequence[TensorSpec]) -> int | None:
+    """Latent channels a U-Net's graph takes by its inputs; None when that is open."""
+    spec = bind(specs, "noisy")
+    channels = spec.shape[1] if spec is not None and len(spec.shape) == 4 else None
+    return channels if isinstance(channels, int) else None
 
 
 def _need(specs: Sequence[TensorSpec], role: str, what: str) -> TensorSpec:
@@ -222,12 +231,15 @@ class UnetPort:
             x: float32 ``(batch, channels, height, width)``, scaled as the model expects.
             timestep: float32 ``(batch,)``, 0 to ``train_steps - 1``, fractions allowed.
             context: float32 ``(batch, tokens, width)``.
-            added: further inputs by the graph's names, ``(batch, ...)`` each.
+            added: further inputs by the graph's names, ``(batch, ...)`` each; ``CHANNELS`` is no
+                input of its own but more channels of ``x``.
 
         Returns:
             float32, shaped like ``x``.
         """
-        added = added or {}
+        added = dict(added or {})
+        if CHANNELS in added:
+            x = np.concatenate([x, added.pop(CHANNELS)], axis=1)
         times = np.rint(timestep) if self.whole_timesteps else timestep
         if not self._each and np.any(times != times[0]):
             parts = [slice(i, i + 1) for i in range(len(x))]

@@ -7,13 +7,13 @@ import secrets
 from dataclasses import replace
 
 from sdlite.choices import find_rng
+from sdlite.edit.request import MAX_STEPS, complete_edit, complete_hires, stages_of
 from sdlite.errors import RequestError
 from sdlite.manifest import Manifest
 from sdlite.sampling import resolve
 from sdlite.types import Request
 
 MAX_SIDE = 4096
-MAX_STEPS = 1000
 MAX_IMAGES = 64
 MAX_SEED = 2**64 - 1
 MAX_PROMPT_CHARACTERS = 1_000_000
@@ -26,6 +26,7 @@ def complete(request: Request, manifest: Manifest) -> Request:
         RequestError: a value cannot be used; the message says what is allowed.
         UnknownName: a sampler, schedule or generator that does not exist.
     """
+    request = complete_edit(request, manifest)
     for name in ("width", "height", "steps", "seed", "images"):
         value = getattr(request, name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
@@ -58,7 +59,7 @@ def complete(request: Request, manifest: Manifest) -> Request:
     if schedule_name is None and request.sampler is None:
         schedule_name = defaults.schedule
     sampler, schedule = resolve(sampler_name, schedule_name)
-    return replace(
+    full = replace(
         request,
         prompt=_clean(request.prompt),
         negative_prompt=_clean(request.negative_prompt),
@@ -72,6 +73,10 @@ def complete(request: Request, manifest: Manifest) -> Request:
         schedule=schedule.label,
         rng=find_rng(request.rng),
     )
+    full = complete_hires(full, factor)
+    for stage in stages_of(full)[1:]:
+        complete(stage.request, manifest)
+    return full
 
 
 def _clean(text: str) -> str:

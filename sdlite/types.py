@@ -107,6 +107,10 @@ class SamplerState:
     """Multistep memory by name; empty for one-step methods."""
     noise_position: int = 0
     """Draws taken from the noise source so far."""
+    stage: int = 0
+    """Which run of the job this is: 1 is the second pass of a hires job."""
+    base: Float32 | None = None
+    """Latents the run before this one ended with; None in the first."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,72 @@ class Device:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """A picture to start from: image to image, and inpainting when there is a mask."""
+
+    image: Image
+    """PIL picture of any mode and size; it is turned upright and made RGB."""
+    strength: float = 0.75
+    """How much is drawn anew: 0 keeps the picture, 1 keeps next to nothing of it."""
+    mask: Image | None = None
+    """Where to paint: white is painted, black stays. Opaque is painted where it has transparency.
+    None paints everywhere."""
+    alpha_mask: bool = False
+    """The mask is the transparent part of ``image``."""
+    invert_mask: bool = False
+    """Paint where the mask says to stay."""
+    soft_mask: bool = False
+    """Shades of grey in the mask are shares; otherwise a latent cell is painted or stays."""
+    mask_blur: float = 4.0
+    """Standard deviation of the mask's edge in pixels of the picture, 0 to 256."""
+    mask_content: str = "original"
+    """What painting begins with: ``original``, ``fill`` (the colours around), ``noise`` (latent
+    noise) or ``nothing`` (zero latents)."""
+    only_masked: bool = False
+    """Work on the masked part alone, enlarged to the size of the request, and paste it back."""
+    padding: int = 32
+    """Pixels of surroundings ``only_masked`` takes with it."""
+    resize: str | None = None
+    """How the picture comes to the size of the request: ``stretch``, ``crop`` or ``fill`` (edges
+    drawn out). None is ``stretch``, or without a size ``pad``: the picture's own size, padded to a
+    multiple of 8 and cropped back."""
+    paste: bool = True
+    """Outside the mask and its blur every byte stays. Otherwise the picture is the decoder's."""
+    rules: str = "a1111"
+    """Whose rules: ``a1111`` runs int(strength * steps) + 1 steps on the encoder's mean;
+    ``diffusers`` runs int(strength * steps) on latents drawn with the first noise of the seed."""
+
+
+@dataclass(frozen=True)
+class Hires:
+    """A second, larger pass over the picture."""
+
+    scale: float = 2.0
+    """How many times as wide and high, rounded to whole latent cells."""
+    width: int | None = None
+    """Pixels, a multiple of 8, instead of ``scale``; with one side given the other follows."""
+    height: int | None = None
+    """Pixels, a multiple of 8, instead of ``scale``."""
+    upscaler: str = "Latent"
+    """In between: ``Latent`` and its kinds, or over pixels ``Lanczos``, ``Bilinear``, ``Nearest``;
+    see ``sdlite.edit.upscale``."""
+    steps: int | None = None
+    """Intervals the second pass runs; None is as many as the first."""
+    strength: float = 0.7
+    """How much the second pass draws anew, above 0 to 1."""
+    sampler: str | None = None
+    """Its sampler; None is the first pass's."""
+    schedule: str | None = None
+    """Its schedule; None is the first pass's, or with a sampler that sampler's own."""
+    prompt: str = ""
+    """Its prompt; empty is the first pass's."""
+    negative_prompt: str = ""
+    """Its negative prompt; empty is the first pass's."""
+    guidance: float | None = None
+    """Its guidance scale; None is the first pass's."""
+
+
+@dataclass(frozen=True)
 class Request:
     """One job: everything that determines the pictures."""
 
@@ -213,6 +283,10 @@ class Request:
     """Pictures to make in one batch."""
     rng: str = "cpu"
     """Random number generator: ``cpu`` (torch), ``nv`` (NVIDIA Philox), ``numpy``."""
+    edit: Edit | None = None
+    """The picture to start from; ``width`` and ``height`` are its own unless given."""
+    hires: Hires | None = None
+    """A second, larger pass."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +294,7 @@ class PhaseReport:
     """What one phase of a run cost."""
 
     name: str
-    """``text``, ``denoise`` or ``decode``."""
+    """``text``, ``encode``, ``denoise`` or ``decode``."""
     load_seconds: float
     """Seconds spent opening graphs; 0 when they were open already."""
     run_seconds: float

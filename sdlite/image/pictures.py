@@ -1,4 +1,4 @@
-"""Autoencoder output to PIL pictures."""
+"""PIL pictures to what the autoencoder takes, and what it gives to PIL pictures."""
 
 from __future__ import annotations
 
@@ -25,3 +25,9 @@ def to_uint8(sample: Float32) -> npt.NDArray[np.uint8]:
 def to_pictures(sample: Float32) -> tuple[Image.Image, ...]:
     """Decoder output to one RGB picture an item; shapes as in ``to_uint8``."""
     return tuple(Image.fromarray(pixels) for pixels in to_uint8(sample))
+
+
+def from_picture(image: Image.Image) -> Float32:
+    """RGB picture to encoder input: float32 ``(1, 3, height, width)``, -1 to 1."""
+    pixels = np.asarray(image, np.float32).transpose(2, 0, 1)[None]
+    return np.ascontiguousarray(pixels / np.float32(127.5) - np.float32(1.0))

@@ -29,8 +29,8 @@ LAYERS = (
     ("package",),
     ("hardware", "memory", "registry", "chain", "ports", "onnxfile", "foreign"),
     ("text", "sampling", "image", "weights", "metadata", "output", "preview"),
-    ("settings", "home", "footprint", "planner", "request", "components", "recorder"),
-    ("phases", "pipeline"),
+    ("settings", "home", "footprint", "planner", "request", "edit", "components", "recorder"),
+    ("phases", "run", "pipeline"),
     ("api",),
     ("cli", "server"),
 )

@@ -1,0 +1,178 @@
+"""What a run begins with beside noise: encoded pictures, masks, inputs of inpainting U-Nets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from sdlite.image.canvas import Canvas, lay_out, mask_for
+from sdlite.image.mask import latent_mask
+from sdlite.image.pictures import from_picture
+from sdlite.ports import CHANNELS, EncodedPicture, EncoderPort
+from sdlite.sampling import SamplerInfo, initial_latents
+from sdlite.types import Cond, Conditions, Denoise, Edit, Estimate, Float32, StepConds
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins; with nothing given, from noise at the first interval."""
+
+    first: int = 0
+    """The first interval of the schedule that is run."""
+    latents: Float32 | None = None
+    """Clean latents ``(1 or images, channels, height, width)``; None is nothing but noise."""
+    mask: Float32 | None = None
+    """Share of each cell that is painted, ``(1, 1, height, width)``; None is all of all."""
+    noise_content: bool = False
+    """Put the starting noise under the mask before noise is added."""
+    pure: bool = False
+    """Begin with nothing but noise although there are latents."""
+    channels: Float32 | None = None
+    """Further inputs of an inpainting U-Net, ``(1, n, height, width)``."""
+    drawn: bool = False
+    """The first noise of each image went into ``latents``."""
+
+
+def lay_out_edit(edit: Edit, size: tuple[int, int]) -> tuple[Canvas, tuple[str, ...]]:
+    """The canvas of a completed edit and what to tell the user.
+
+    Raises:
+        RequestError: the mask is empty.
+    """
+    mask, notes = mask_for(
+        edit.image,
+        edit.mask,
+        alpha=edit.alpha_mask,
+        invert=edit.invert_mask,
+        soft=edit.soft_mask,
+    )
+    canvas = lay_out(
+        edit.image,
+        mask,
+        size,
+        resize=edit.resize or "stretch",
+        blur=edit.mask_blur,
+        soft=edit.soft_mask,
+        fill=edit.mask_content != "original",
+        only_masked=edit.only_masked,
+        padding=edit.padding,
+        paste=edit.paste,
+    )
+    return canvas, notes
+
+
+def start_edit(
+    edit: Edit, canvas: Canvas, first: int, encoder: EncoderPort, scale: float, drawn: Float32
+) -> Start:
+    """Encode the picture of an edit.
+
+    Args:
+        edit: the completed edit.
+        canvas: its layout.
+        first: the interval it starts with.
+        encoder: the autoencoder's encoder.
+        scale: latents = scale * what the encoder says.
+        drawn: the first noise of each image, ``(images, channels, height, width)``; used by
+            diffusers' rules, which draw from the encoder's distribution. A1111 draws too, with
+            noise nobody can repeat: here its rules take the mean.
+    """
+    encoded = encoder.encode(from_picture(canvas.picture))
+    sampled = edit.rules == "diffusers" and encoded.logvar is not None
+    latents = (_drawn(encoded, drawn) if sampled else encoded.mean) * np.float32(scale)
+    mask = None
+    if canvas.mask is not None:
+        height, width = latents.shape[2:]
+        mask = latent_mask(canvas.mask, (width, height), edit.soft_mask)
+        if edit.mask_content == "nothing":
+            latents = latents * (1 - mask)
+    return Start(
+        first=first,
+        latents=latents,
+        mask=mask,
+        noise_content=edit.mask_content == "noise" and mask is not None,
+        pure=edit.rules == "diffusers" and edit.strength == 1 and mask is not None,
+        drawn=sampled,
+    )
+
+
+def _drawn(encoded: EncodedPicture, noise: Float32) -> Float32:
+    if encoded.logvar is None:
+        return encoded.mean
+    deviation = np.exp(np.clip(encoded.logvar, -30.0, 20.0) * np.float32(0.5))
+    result: Float32 = encoded.mean + deviation * noise
+    return result
+
+
+def inpainting_channels(
+    canvas: Canvas | None, size: tuple[int, int], encoder: EncoderPort, scale: float, factor: int
+) -> Float32:
+    """What an inpainting U-Net is told beside the noisy latents.
+
+    The mask, one value a cell, and the latents of the picture with its masked part grey; without
+    a mask everything is masked. ``(1, 1 + channels, height, width)``.
+    """
+    if canvas is None:
+        shape, picture = Image.new("L", size, 255), Image.new("RGB", size)
+    else:
+        picture = canvas.picture
+        shape = canvas.mask or Image.new("L", picture.size, 255)
+    painted = (np.asarray(shape) >= 128).astype(np.float32)[None, None]
+    masked = encoder.encode(from_picture(picture) * (1 - painted)).mean * np.float32(scale)
+    return np.concatenate([painted[:, :, ::factor, ::factor], masked], axis=1)
+
+
+def with_channels(conditions: Conditions, channels: Float32) -> Conditions:
+    """Conditions that also hand ``channels`` to the U-Net, for every prompt alike."""
+
+    def add(cond: Cond) -> Cond:
+        return replace(cond, added={**cond.added, CHANNELS: channels.repeat(len(cond), axis=0)})
+
+    def at(sigma: float) -> StepConds:
+        step = conditions(sigma)
+        parts = tuple((add(cond), weight) for cond, weight in step.parts)
+        return StepConds(parts, None if step.negative is None else add(step.negative))
+
+    return at
+
+
+def starting_latents(
+    start: Start, sampler: SamplerInfo, noise: Float32, sigmas: Float32
+) -> tuple[Float32, Float32 | None]:
+    """The noisy latents a run begins with, and the clean ones its mask keeps.
+
+    Args:
+        start: where it begins.
+        sampler: for runs from nothing but noise.
+        noise: of unit variance, ``(images, channels, height, width)``.
+        sigmas: what is left of the schedule.
+    """
+    if start.latents is None:
+        return initial_latents(sampler, noise, sigmas), None
+    clean = np.broadcast_to(start.latents, noise.shape).astype(np.float32)
+    if start.noise_content and start.mask is not None:
+        clean = clean * (1 - start.mask) + noise * start.mask
+    if start.pure:
+        return initial_latents(sampler, noise, sigmas), clean
+    return clean + noise * sigmas[0], clean
+
+
+def keeping(denoise: Denoise, clean: Float32, mask: Float32) -> Denoise:
+    """A denoiser that knows the picture outside the mask.
+
+    A1111's way to inpaint with any model: in every estimate, what is not painted is put back.
+
+    Args:
+        denoise: the model's.
+        clean: latents of the picture, ``(images, channels, height, width)``.
+        mask: share that is painted, ``(1, 1, height, width)``.
+    """
+    kept = clean * (1 - mask)
+
+    def blended(x: Float32, sigma: float) -> Estimate:
+        found = denoise(x, sigma)
+        without = None if found.x0_uncond is None else found.x0_uncond * mask + kept
+        return Estimate(found.x0 * mask + kept, without)
+
+    return blended

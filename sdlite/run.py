@@ -1,0 +1,115 @@
+"""One job from its first run of the sampler to its pictures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from PIL import Image
+
+from sdlite.edit.request import stages_of
+from sdlite.edit.start import Start, lay_out_edit
+from sdlite.edit.upscale import scale_latents
+from sdlite.errors import RequestError
+from sdlite.phases import Phases, check_cancel
+from sdlite.planner import Plan
+from sdlite.recorder import Recorder
+from sdlite.types import Float32, Request, SamplerState, Step
+
+
+class Run:
+    """A completed request being carried out.
+
+    Args:
+        request: completed.
+        plans: one for each of its stages.
+        phases: what does the work.
+        cancel: set from any thread, it ends the job with ``Cancelled``.
+
+    Raises:
+        RequestError: the mask of an edit is empty.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        plans: Sequence[Plan],
+        phases: Phases,
+        cancel: threading.Event | None,
+    ) -> None:
+        self.plans = tuple(plans)
+        self.recorder = Recorder()
+        self.notes: list[str] = []
+        self._stages = stages_of(request)
+        self._phases = phases
+        self._cancel = cancel
+        self._canvas = None
+        if request.edit is not None:
+            shape = self.plans[0].shape
+            self._canvas, notes = lay_out_edit(request.edit, (shape.width, shape.height))
+            self.notes.extend(notes)
+
+    def steps(self, resume: SamplerState | None = None) -> Iterator[Step]:
+        """Every step of every stage, counted through.
+
+        Raises:
+            RequestError: ``resume`` does not belong to this job.
+            Cancelled: somebody asked to stop.
+        """
+        first, base = 0, None
+        if resume is not None:
+            first, base = resume.stage, resume.base
+            if not 0 <= first < len(self._stages) or (base is None) != (first == 0):
+                raise RequestError(f"cannot resume stage {first} of this job")
+        lengths = [plan.shape.steps for plan in self.plans]
+        for number in range(first, len(self._stages)):
+            stage, plan = self._stages[number], self.plans[number]
+            check_cancel(self._cancel)
+            conditioning = self._phases.condition(stage.request, plan, self.recorder)
+            self.notes.extend(note for note in conditioning.notes if note not in self.notes)
+            check_cancel(self._cancel)
+            start = self._start(number, base)
+            check_cancel(self._cancel)
+            resumed = resume if number == first else None
+            latents = None if resumed is None else resumed.x
+            for step in self._phases.denoise(
+                stage.request,
+                plan,
+                conditioning,
+                start,
+                self.recorder,
+                self._cancel,
+                resumed,
+            ):
+                latents = step.x
+                yield replace(
+                    step,
+                    index=step.index + sum(lengths[:number]),
+                    total=sum(lengths),
+                    state=replace(step.state, stage=number, base=base),
+                )
+            base = latents
+
+    def _start(self, number: int, base: Float32 | None) -> Start:
+        stage, plan = self._stages[number], self.plans[number]
+        if base is None or stage.upscaler is None:
+            return self._phases.start(stage, plan, self.recorder, canvas=self._canvas)
+        if stage.upscaler.latent is not None:
+            _, height, width = self._phases.latent_shape(plan)
+            latents = scale_latents(base, height, width, stage.upscaler.latent)
+            return self._phases.start(stage, plan, self.recorder, latents=latents)
+        before = self.plans[number - 1]
+        small = self._phases.decode(base, before, self.recorder, self._cancel)
+        check_cancel(self._cancel)
+        size = (plan.shape.width, plan.shape.height)
+        pictures = [picture.resize(size, stage.upscaler.pixels) for picture in small]
+        return self._phases.start(stage, plan, self.recorder, pictures=pictures)
+
+    def finish(self, latents: Float32) -> tuple[Image.Image, ...]:
+        """The job's pictures from the latents of its last step."""
+        check_cancel(self._cancel)
+        pictures = self._phases.decode(latents, self.plans[-1], self.recorder, self._cancel)
+        if self._canvas is None:
+            return pictures
+        return tuple(self._canvas.finish(picture) for picture in pictures)
