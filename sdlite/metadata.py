@@ -9,6 +9,7 @@ PNG files hold it as the text chunk ``parameters``, JPEG and WebP files as EXIF 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
 
     from sdlite.manifest import Manifest
-    from sdlite.types import Request
+    from sdlite.types import Edit, Hires, Request
 
 KEY = "parameters"
 NEGATIVE = "Negative prompt:"
@@ -35,6 +36,10 @@ EXIF_OVERHEAD = 256
 """Room for EXIF's own header and tables."""
 RNG_LABELS = {"cpu": "CPU", "nv": "NV", "numpy": "numpy"}
 """A1111 leaves out its default, GPU, and knows CPU and NV."""
+RESIZE_LABELS = {"stretch": "Just resize", "crop": "Crop and resize", "fill": "Resize and fill"}
+"""A1111's names of the ways a picture comes to another size."""
+CONTENT_LABELS = {"fill": "fill", "noise": "latent noise", "nothing": "latent nothing"}
+"""A1111's names of what painting begins with; ``original`` is left out."""
 SCHEDULE_SUFFIXES = ("Karras", "Exponential", "Polyexponential")
 """Schedules that older versions wrote as the end of the sampler's name."""
 DEFAULTS = {"Clip skip": "1", "RNG": "GPU", "Schedule type": "Automatic"}
@@ -85,10 +90,57 @@ def infotext(request: Request, seed: int, manifest: Manifest, version: str) -> s
             "Size": f"{request.width}x{request.height}",
             "Model hash": manifest.source.sha256[:10] or None,
             "Model": manifest.name,
+            "Denoising strength": _strength(request),
             "RNG": RNG_LABELS.get(request.rng, request.rng),
+            **({} if request.edit is None else _edit_fields(request.edit)),
+            **({} if request.hires is None else _hires_fields(request, request.hires)),
             "Version": f"sdlite {version}",
         },
     )
+
+
+def _strength(request: Request) -> float | None:
+    given = request.edit or request.hires
+    return None if given is None else given.strength
+
+
+def _edit_fields(edit: Edit) -> dict[str, str | int | float | None]:
+    """What A1111 writes about an edit, and under its own names what A1111 has no word for."""
+    fields: dict[str, str | int | float | None] = {
+        "Init image hash": hashlib.md5(edit.image.tobytes(), usedforsecurity=False).hexdigest(),
+        "Resize mode": RESIZE_LABELS.get(edit.resize or "") if not edit.only_masked else None,
+        "Strength rules": edit.rules if edit.rules != "a1111" else None,
+    }
+    if edit.mask is None and not edit.alpha_mask:
+        return fields
+    return fields | {
+        "Mask blur": f"{edit.mask_blur:g}" if edit.mask_blur else None,
+        "Mask mode": "Inpaint not masked" if edit.invert_mask else None,
+        "Masked content": CONTENT_LABELS.get(edit.mask_content),
+        "Inpaint area": "Only masked" if edit.only_masked else None,
+        "Masked area padding": edit.padding if edit.only_masked else None,
+        "Mask source": "alpha" if edit.alpha_mask else None,
+        "Soft mask": "yes" if edit.soft_mask else None,
+        "Paste back": None if edit.paste else "no",
+    }
+
+
+def _hires_fields(request: Request, hires: Hires) -> dict[str, str | int | float | None]:
+    """What A1111 writes about a second pass."""
+    width, height = request.width or 0, request.height or 0
+    by_scale = 0 <= int(width * hires.scale) - (hires.width or 0) < 8
+    by_scale = by_scale and 0 <= int(height * hires.scale) - (hires.height or 0) < 8
+    return {
+        "Hires CFG Scale": hires.guidance,
+        "Hires prompt": hires.prompt or None,
+        "Hires negative prompt": hires.negative_prompt or None,
+        "Hires sampler": hires.sampler,
+        "Hires schedule type": hires.schedule,
+        "Hires upscale": f"{hires.scale:g}" if by_scale else None,
+        "Hires resize": None if by_scale else f"{hires.width}x{hires.height}",
+        "Hires steps": hires.steps,
+        "Hires upscaler": hires.upscaler,
+    }
 
 
 def build(prompt: str, negative_prompt: str, fields: Mapping[str, str | int | float | None]) -> str:

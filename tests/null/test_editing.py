@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from sdlite_runtimes.null import NullRuntime
 from sdlite_runtimes.nullpackage import write_null_package
 
 import sdlite
-from sdlite import registry
+from sdlite import metadata, registry
 from sdlite.edit.request import first_interval
 from sdlite.errors import NoPlan, RequestError, UnknownName
 from sdlite.image.mask import reach
@@ -282,6 +283,41 @@ def test_hires_settings_of_its_own(pipe: sdlite.Pipeline) -> None:
 def test_edits_may_be_odd_pictures(pipe: sdlite.Pipeline) -> None:
     deep = Image.fromarray(np.full((64, 64), 30_000, np.uint16))
     assert pipe.generate("x", edit=Edit(deep, strength=0.1), steps=2).images[0].mode == "RGB"
+
+
+def test_parameters_of_an_edit(pipe: sdlite.Pipeline) -> None:
+    edit = Edit(
+        picture(),
+        mask=MASK,
+        strength=0.6,
+        mask_content="noise",
+        invert_mask=True,
+        only_masked=True,
+        padding=16,
+    )
+    fields = metadata.parse(pipe.generate("x", edit=edit, steps=2).infotexts[0]).fields
+    assert fields["Denoising strength"] == "0.6"
+    assert fields["Mask blur"] == "4"
+    assert fields["Masked content"] == "latent noise"
+    assert fields["Mask mode"] == "Inpaint not masked"
+    assert fields["Inpaint area"] == "Only masked"
+    assert fields["Masked area padding"] == "16"
+    plain = metadata.parse(pipe.generate("x", edit=Edit(picture()), steps=1).infotexts[0]).fields
+    assert plain.keys() & {"Mask blur", "Inpaint area", "Resize mode"} == set()
+    assert plain["Init image hash"] == hashlib.md5(picture().tobytes()).hexdigest()
+
+
+def test_parameters_of_a_second_pass(pipe: sdlite.Pipeline) -> None:
+    hires = Hires(upscaler="latent", prompt="y, z", steps=3, guidance=4.0)
+    fields = metadata.parse(pipe.generate("x", hires=hires, steps=2).infotexts[0]).fields
+    assert (fields["Size-1"], fields["Denoising strength"]) == ("64", "0.7")
+    assert fields["Hires upscale"] == "2"
+    assert fields["Hires upscaler"] == "Latent"
+    assert fields["Hires steps"] == "3"
+    assert fields["Hires prompt"] == "y, z"
+    assert fields["Hires CFG Scale"] == "4.0"
+    sized = pipe.generate("x", hires=Hires(width=96, height=128), steps=1).infotexts[0]
+    assert metadata.parse(sized).fields["Hires resize-1"] == "96"
 
 
 @pytest.mark.parametrize(
