@@ -5,7 +5,7 @@ from __future__ import annotations
 import sdlite
 
 PUBLIC = """
-Cancelled EngineError NoPlan OutOfMemory OutputError Package PackageError Pipeline Plan Request
+Cancelled Edit EngineError Hires NoPlan OutOfMemory OutputError Package PackageError Pipeline Plan Request
 RequestError Result RuntimeUnavailable SamplerState SdliteError SourceError Step UnknownName load
 """
 
