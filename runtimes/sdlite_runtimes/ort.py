@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from sdlite.engine import Artifact, LoadOptions, TensorSpec
-from sdlite.errors import EngineError, OutOfMemory, RuntimeUnavailable, UnknownName
+from sdlite.errors import EngineError, RuntimeUnavailable, UnknownName
 from sdlite.types import Array, Device
 from sdlite_runtimes import ortsupport
+from sdlite_runtimes.common import Place, feed_of, read_safely
 
 PROVIDERS = {"cpu": "CPUExecutionProvider"}
 """Device name -> execution provider."""
@@ -32,31 +32,7 @@ DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
-_MEMORY = re.compile(
-    r"bad.?alloc|out of memory|(failed|unable) to allocate|allocation failed", re.I
-)
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
-
-
-@dataclass(frozen=True)
-class Place:
-    """What an error message names."""
-
-    device: str
-    """Device name."""
-    component: str
-    """Model component."""
-    graph: str
-    """Graph file."""
-
-    def error(self, cause: Exception | str) -> EngineError:
-        """The error of this place: the first line of the engine's words."""
-        words = _PREFIX.sub("", str(cause).strip()) or type(cause).__name__
-        memory = isinstance(cause, MemoryError) or _MEMORY.search(words)
-        kind = OutOfMemory if memory else EngineError
-        return kind(
-            "onnxruntime", self.device, self.component, self.graph, words.splitlines()[0].strip()
-        )
 
 
 class OrtSession:
@@ -85,20 +61,12 @@ class OrtSession:
         session = self._session
         if session is None:
             raise self._place.error("the session is closed")
-        known = [spec.name for spec in self._inputs]
-        missing = [name for name in known if name not in inputs]
-        if missing or len(inputs) != len(known):
-            wrong = [f"{name} is missing" for name in missing]
-            wrong += [f"{name} is unknown" for name in inputs if name not in known]
-            raise self._place.error(
-                f"wrong inputs: {', '.join(wrong)}; it takes {', '.join(known)}"
-            )
-        feed = {spec.name: _as(inputs[spec.name], spec.dtype) for spec in self._inputs}
+        feed = feed_of(self._inputs, inputs, self._place)
         names = [spec.name for spec in self._outputs]
         try:
             values = session.run(names, feed)
         except Exception as error:
-            raise self._place.error(error) from error
+            raise _refused(self._place, error) from error
         return dict(zip(names, values, strict=True))
 
     def close(self) -> None:
@@ -139,11 +107,12 @@ class OrtRuntime:
         if device.name not in PROVIDERS:
             raise UnknownName("onnxruntime device", device.name, PROVIDERS)
         provider = PROVIDERS[device.name]
-        place = Place(device.name, artifact.component, artifact.graph)
+        place = Place(self.name, device.name, artifact.component, artifact.graph)
         path = root / artifact.graph
         settings, disabled = ortsupport.session_options(ort, options)
         try:
-            external = ortsupport.check_file(path)
+            stored = read_safely(path).initializers
+            external = {name for name, file in stored.items() if file is not None}
             # A graph of a chain holds some of the component's weights; ORT refuses other names.
             names = [name for name in options.weights if name in external]
             keep = [
@@ -160,7 +129,7 @@ class OrtRuntime:
                 enable_fallback=False,
             )
         except Exception as error:
-            raise place.error(error) from error
+            raise _refused(place, error) from error
         opened = session.get_providers()[0]
         if opened != provider:
             raise place.error(f"asked for {provider}, ONNX Runtime opened {opened}")
@@ -174,6 +143,6 @@ def _spec(node: Any, place: Place) -> TensorSpec:
     return TensorSpec(node.name, DTYPES[node.type], shape)
 
 
-def _as(value: Array, dtype: str) -> Array:
-    # ascontiguousarray makes a scalar one-dimensional, hence the reshape.
-    return np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
+def _refused(place: Place, error: Exception) -> EngineError:
+    """The error of a place in ONNX Runtime's words, without its code."""
+    return place.error(error, _PREFIX.sub("", str(error).strip()))

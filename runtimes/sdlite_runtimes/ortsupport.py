@@ -1,4 +1,4 @@
-"""What the ONNX Runtime adapter needs around it: a checked engine, session options, safe files."""
+"""What the ONNX Runtime adapter needs around it: a checked engine, session options."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import importlib.metadata
 import logging
 import re
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from sdlite.engine import LoadOptions
 from sdlite.errors import RequestError, RuntimeUnavailable, UnknownName
-from sdlite.onnxfile import read_onnx
 
 log = logging.getLogger("sdlite.runtimes.onnxruntime")
 
@@ -108,21 +106,3 @@ def session_options(ort: ModuleType, options: LoadOptions) -> tuple[Any, list[st
     # Failures are raised; what ONNX Runtime also writes to stderr only helps while debugging.
     settings.log_severity_level = 2 if log.isEnabledFor(logging.DEBUG) else 4
     return settings, [name for name in chosen["disabled_optimizers"].split(",") if name]
-
-
-def check_file(path: Path) -> set[str]:
-    """Names of a graph's initializers whose data lies in other files, all in the graph's folder.
-
-    Raises ``ValueError`` when the file is no ONNX file or refers to a file outside, ``OSError``
-    when it cannot be read. Newer versions of ONNX Runtime refuse outside files themselves. A graph
-    that is a link (as in a download cache) may have its data beside the file it leads to.
-    """
-    found = read_onnx(path)
-    folders = (path.parent.resolve(), path.resolve().parent)
-    for location in sorted(found.locations):
-        data = (path.parent / location).resolve()
-        if not any(data.is_relative_to(folder) for folder in folders):
-            raise ValueError(f"it refers to data outside its folder: {location!r}; refused")
-        if not data.is_file():
-            raise ValueError(f"its data file {location!r} is missing")
-    return {name for name, location in found.initializers.items() if location is not None}
