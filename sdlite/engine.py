@@ -83,14 +83,37 @@ class LoadOptions:
     """Values for free dimensions, by name; those given become static."""
     weights: Mapping[str, Array] = field(default_factory=dict)
     """Tensors that replace the file's, by name, in the layout the manifest records."""
+    precision: str | None = None
+    """What to compute in: ``fp32``, ``bf16`` or ``fp16``; None lets the engine decide."""
     cache: Path | None = None
     """Folder for compiled forms; None turns caching off."""
+    cache_limit: int | None = None
+    """Most bytes all compiled forms in that folder may take; None does not limit them."""
     engine: Mapping[str, str] = field(default_factory=dict)
     """Engine-specific options; the adapter refuses keys it does not know."""
 
 
+@dataclass(frozen=True)
+class SessionReport:
+    """What an engine made of a graph, as far as it says."""
+
+    precision: str | None = None
+    """What it computes in, as the opened graph reports it."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, one sentence each."""
+
+
+def report_of(session: Session) -> SessionReport:
+    """A session's ``report``, which it need not have."""
+    report = getattr(session, "report", None)
+    return report if isinstance(report, SessionReport) else SessionReport()
+
+
 class Session(Protocol):
-    """One loaded graph on one device."""
+    """One loaded graph on one device.
+
+    It may also have an attribute ``report``, a ``SessionReport``.
+    """
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

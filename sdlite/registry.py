@@ -22,6 +22,7 @@ from sdlite.types import Device
 GROUP = "sdlite.runtimes"
 BUILT_IN = {
     "onnxruntime": "sdlite_runtimes.ort:OrtRuntime",
+    "openvino": "sdlite_runtimes.ov:OvRuntime",
     "null": "sdlite_runtimes.null:NullRuntime",
 }
 """Adapters that come with sdlite, in the order they are preferred."""

@@ -27,7 +27,7 @@ LAYERS = (
     ("schema", "engine"),
     ("manifest",),
     ("package",),
-    ("hardware", "memory", "registry", "chain", "ports", "onnxfile", "foreign"),
+    ("hardware", "memory", "registry", "chain", "ports", "onnxfile", "foreign", "compilecache"),
     ("text", "sampling", "image", "weights", "metadata", "output", "preview"),
     ("settings", "home", "footprint", "planner", "request", "edit", "components", "recorder"),
     ("phases", "run", "pipeline"),
@@ -36,7 +36,7 @@ LAYERS = (
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
-ALLOWED_TO_RUNTIMES = {"engine", "types", "errors", "onnxfile"}
+ALLOWED_TO_RUNTIMES = {"engine", "types", "errors", "onnxfile", "hardware", "compilecache"}
 ALLOWED_TO_EXPORT = {"manifest", "package", "types", "errors", "engine", "schema"}
 ALLOWED_TO_EXPORT |= {"foreign", "memory"}
 ALLOWED_TO_VERIFY = ALLOWED_TO_EXPORT | {"registry", "chain"}
