@@ -123,7 +123,7 @@ def _open(path: Path) -> Package:
     artifacts = tuple(_artifact(path, name, graphs[name], file) for name, file in files.items())
     manifest = Manifest(
         version=VERSION,
-        reader=VERSION,
+        reader=1,
         name=path.resolve().name,
         family="sd1",
         prediction=prediction,

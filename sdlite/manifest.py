@@ -17,13 +17,13 @@ from sdlite.engine import Artifact
 from sdlite.errors import PackageInvalid, PackageMissing, PackageTooNew
 
 MANIFEST = "sdlite.json"
-VERSION = 1
+VERSION = 2
 """Package version this reader writes; it reads all versions up to it."""
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_PATH_CHARACTERS = 200
 MAX_TRAIN_STEPS = 100_000
 MAX_TOKENS = 4096
-FAMILIES = ("sd1",)
+FAMILIES = ("sd1", "sd2", "sdxl", "sdxl-refiner")
 """Model families this reader draws."""
 LATENT_PORTS = {("unet", "sample"), ("vae_decoder", "latent_sample")}
 """Inputs that take latents, by component."""
@@ -83,6 +83,8 @@ class NoiseTable:
     """Last beta."""
     train_steps: int
     """Number of timesteps."""
+    zero_terminal_snr: bool = False
+    """Whether the betas are rescaled so that the last timestep is pure noise (Lin et al. 2024)."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class LatentSpace:
     """Latents = scale * autoencoder mean."""
     preview: tuple[tuple[float, ...], ...] = ()
     """Linear map to RGB in -1..1: three numbers a channel, then the bias; empty when unknown."""
+    force_upcast: bool = False
+    """Whether the autoencoder's activations leave float16's range, so that it runs in float32."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,8 @@ class Defaults:
     """A1111's name."""
     schedule: str = "Automatic"
     """A1111's label."""
+    guidance_rescale: float = 0.0
+    """How much of the guided estimate's contrast is set back (Lin et al. 2024), 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,7 @@ class Manifest:
     name: str
     """Model name."""
     family: str
-    """``sd1`` (later ``sd2``, ``sdxl`` ...)."""
+    """``sd1``, ``sd2``, ``sdxl`` or ``sdxl-refiner``."""
     prediction: Literal["epsilon", "v_prediction"]
     """What the U-Net predicts."""
     noise: NoiseTable
@@ -207,6 +213,11 @@ class Manifest:
     """Weight files by component."""
     parity: tuple[Parity, ...] = ()
     """Measured differences."""
+    task: Literal["text", "inpaint", "edit"] = "text"
+    """What the U-Net sees beside the latents: nothing; a mask and the masked picture's latents
+    (inpainting); a picture's latents (instruct-pix2pix)."""
+    force_zeros_for_empty_prompt: bool = False
+    """Whether an empty negative prompt is zeros instead of the encoders' answer to it (SDXL)."""
 
 
 def safe_path(root: Path, relative: str) -> Path:
@@ -288,13 +299,16 @@ def _check_numbers(where: Path, manifest: Manifest) -> None:
         raise PackageInvalid(f"{where}: noise table {noise} makes no sense")
     if latent.scale <= 0 or not 1 <= latent.channels <= 64 or not 1 <= latent.factor <= 64:
         raise PackageInvalid(f"{where}: latent space {latent} makes no sense")
+    extra = {"text": 0, "edit": latent.channels, "inpaint": latent.channels + 1}[manifest.task]
     for artifact in manifest.artifacts:
         for port in artifact.inputs:
             latents = (artifact.component, port.name) in LATENT_PORTS and len(port.shape) == 4
-            if latents and port.shape[1] not in (latent.channels, "channels"):
+            channels = latent.channels + (extra if artifact.component == "unet" else 0)
+            if latents and port.shape[1] not in (channels, "channels"):
                 raise PackageInvalid(
                     f"{where}: graph {artifact.graph} takes {port.shape[1]} latent channels, "
-                    f"the latent space has {latent.channels}"
+                    f"the latent space has {latent.channels} and task {manifest.task} "
+                    f"needs {channels}"
                 )
     for tokenizer in manifest.tokenizers:
         ids = min(tokenizer.bos, tokenizer.eos, tokenizer.pad)
@@ -345,6 +359,23 @@ def _check_tensors(where: str, weights: WeightFile) -> None:
         raise PackageInvalid(
             f"{where}: tensors end at byte {end}, the file has {weights.file.size}"
         )
+
+
+def least_reader(manifest: Manifest) -> int:
+    """The least package version whose readers understand a manifest.
+
+    Version 2 added families but ``sd1``, and every field that ``schema.encode`` leaves out while it
+    has its default.
+    """
+    later = (
+        manifest.family != "sd1",
+        manifest.noise.zero_terminal_snr,
+        manifest.latent.force_upcast,
+        manifest.defaults.guidance_rescale != 0.0,
+        manifest.task != "text",
+        manifest.force_zeros_for_empty_prompt,
+    )
+    return 2 if any(later) else 1
 
 
 def dump_manifest(manifest: Manifest) -> str:

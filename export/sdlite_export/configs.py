@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
+
+Depth: TypeAlias = int | tuple[int, ...]
+Middle: TypeAlias = Literal["attention", "resnet", "none"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,9 @@ class ClipTextConfig:
     """End token, whose (first) position gives the pooled output."""
     projection: int | None = None
     """Width of the text projection, for encoders that have one."""
+    norm_skipped: bool = True
+    """Whether the U-Net is given earlier layers' outputs normalised by the final norm (SD1, SD2)
+    or as they are (SDXL)."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,9 @@ class UnetConfig:
     """Whether the up block does, in the order up blocks run (coarsest first)."""
     heads: tuple[int, ...]
     """Attention heads at each resolution, finest first."""
-    transformer_depth: tuple[int, ...]
-    """Transformer blocks per attention at each resolution, finest first."""
+    transformer_depth: tuple[Depth, ...]
+    """Transformer blocks per attention at each resolution, finest first; one number for all layers
+    of a block or, in pruned U-Nets, one for each."""
     cross_dim: int
     """Width of the text features."""
     linear_projection: bool = False
@@ -64,6 +71,44 @@ class UnetConfig:
     """Cosines come first in the timestep embedding."""
     freq_shift: float = 0.0
     """Shift of the embedding's frequencies."""
+    up_transformer_depth: tuple[Depth, ...] | None = None
+    """The same for the up blocks, in the order they run; None where they mirror the way down."""
+    middle: Middle = "attention"
+    """The middle: two ResNets around a transformer, one ResNet, or nothing."""
+    label_dim: int | None = None
+    """Width of the vector of pooled text and sizes that joins the timestep (SDXL)."""
+    size_dim: int = 256
+    """Width each size is embedded to."""
+    guidance_dim: int | None = None
+    """Width of the guidance scale's embedding, in models that take one (LCM)."""
+
+    def down_depth(self, level: int, layer: int) -> int:
+        """Transformer blocks after a ResNet on the way down; 0 without a transformer."""
+        return _depth(self.transformer_depth[level], layer) if self.down_attention[level] else 0
+
+    def up_depth(self, block: int, layer: int) -> int:
+        """The same on the way up; ``block`` counts in the order up blocks run."""
+        if not self.up_attention[block]:
+            return 0
+        depths = self.up_transformer_depth or self.transformer_depth[::-1]
+        return _depth(depths[block], layer)
+
+    @property
+    def mid_depth(self) -> int:
+        """Transformer blocks in the middle."""
+        return _depth(self.transformer_depth[-1], 0) if self.middle == "attention" else 0
+
+    @property
+    def transformers(self) -> int:
+        """Transformer blocks in all."""
+        levels, layers = range(len(self.block_channels)), self.layers_per_block
+        down = sum(self.down_depth(level, layer) for level in levels for layer in range(layers))
+        up = sum(self.up_depth(block, layer) for block in levels for layer in range(layers + 1))
+        return down + self.mid_depth + up
+
+
+def _depth(depth: Depth, layer: int) -> int:
+    return depth if isinstance(depth, int) else depth[layer]
 
 
 @dataclass(frozen=True)
@@ -90,3 +135,5 @@ class VaeConfig:
     """Whether a 1x1 convolution precedes the decoder."""
     scale: float = 0.18215
     """Latents handed to the U-Net = scale * mean."""
+    force_upcast: bool = False
+    """Whether what flows through it leaves float16's range (SDXL)."""

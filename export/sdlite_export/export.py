@@ -25,6 +25,7 @@ from sdlite.manifest import (
     Tokenizer,
     WeightFile,
     dump_manifest,
+    least_reader,
 )
 from sdlite_export.destination import check_replaceable, package_folder
 from sdlite_export.emit.components import (
@@ -36,12 +37,13 @@ from sdlite_export.emit.components import (
     reference_sizes,
     write_graphs,
 )
-from sdlite_export.source import Checkpoint, open_source
+from sdlite_export.source import Checkpoint, Prediction, open_source
 from sdlite_export.verify import verify_package
 from sdlite_export.weights import write_weights
 
 PRECISIONS = ("fp16", "fp32")
 FORMATS = ("onnx",)
+PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction")
 GRAPH_ALLOWANCE = 16 << 20
 """Bytes kept free for graphs, tokenizer and manifest when disk space is checked."""
 
@@ -83,6 +85,7 @@ def export_package(
     format: str = "onnx",
     force: bool = False,
     name: str | None = None,
+    prediction: Prediction | None = None,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Export a checkpoint to a package folder that appears complete or not at all.
@@ -94,6 +97,7 @@ def export_package(
         format: ``onnx``.
         force: whether to replace a package.
         name: model name; that of the source by default.
+        prediction: ``epsilon`` or ``v_prediction``, over what the source says or seems to be.
         progress: told label, bytes done, bytes in all; may raise to stop.
 
     Raises ``UnknownName`` for a precision or format, ``SourceError`` for a checkpoint that cannot
@@ -102,11 +106,13 @@ def export_package(
     started = time.monotonic()
     if precision not in PRECISIONS:
         raise UnknownName("precision", precision, PRECISIONS)
+    if prediction not in (None, *PREDICTIONS):
+        raise UnknownName("prediction type", prediction, PREDICTIONS)
     if format not in FORMATS:
         raise UnknownName("format", format, FORMATS)
     source, dest = Path(source), Path(dest)
     check_replaceable(dest, force)
-    checkpoint = open_source(source)
+    checkpoint = open_source(source, prediction)
     plans = plan_package(checkpoint, precision)
     needed = sum(plan.size for plan in plans) + GRAPH_ALLOWANCE
     with package_folder(dest, needed, force=force) as folder:
@@ -188,14 +194,17 @@ def write_package(
         prediction=checkpoint.prediction,
         noise=checkpoint.noise,
         latent=latent,
-        tokenizers=(_tokenizer(checkpoint, folder),),
+        tokenizers=_tokenizers(checkpoint, folder),
         defaults=defaults,
         licence=_licence(checkpoint, folder),
         source=source,
         exporter=__version__,
         artifacts=tuple(artifacts),
         weights=weights,
+        task=checkpoint.task,
+        force_zeros_for_empty_prompt=checkpoint.force_zeros_for_empty_prompt,
     )
+    manifest = replace(manifest, reader=least_reader(manifest))
     write_manifest(folder, manifest)
     return manifest
 
@@ -233,14 +242,21 @@ def _store(folder: Path, relative: str, data: bytes) -> FileEntry:
     return FileEntry(relative, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _tokenizer(checkpoint: Checkpoint, folder: Path) -> Tokenizer:
-    tokenizer = checkpoint.tokenizer
-    files = tuple(
-        _store(folder, f"tokenizer/{name}", data) for name, data in sorted(tokenizer.files.items())
-    )
-    return Tokenizer(
-        "tokenizer", "clip", files, tokenizer.length, tokenizer.bos, tokenizer.eos, tokenizer.pad
-    )
+def _tokenizers(checkpoint: Checkpoint, folder: Path) -> tuple[Tokenizer, ...]:
+    """One for each text encoder; two that hold the same are stored once."""
+    made: list[Tokenizer] = []
+    stored: dict[str, FileEntry] = {}
+    for component, tokenizer in checkpoint.tokenizers.items():
+        name = component.replace("text_encoder", "tokenizer")
+        files = []
+        for file, data in sorted(tokenizer.files.items()):
+            key = f"{file} {hashlib.sha256(data).hexdigest()}"
+            if key not in stored:
+                stored[key] = _store(folder, f"{name}/{file}", data)
+            files.append(stored[key])
+        numbers = (tokenizer.length, tokenizer.bos, tokenizer.eos, tokenizer.pad)
+        made.append(Tokenizer(name, "clip", tuple(files), *numbers))
+    return tuple(made)
 
 
 def _licence(checkpoint: Checkpoint, folder: Path) -> Licence:

@@ -110,7 +110,7 @@ class Ops(Protocol):
         ...
 
     def concat(self, a: Value, b: Value) -> Value:
-        """Join two feature maps over channels."""
+        """Join two feature maps, or two vectors, over channels."""
         ...
 
     def upsample(self, x: Value, size: tuple[Dim, Dim], like: Value | None = None) -> Value:
@@ -131,6 +131,7 @@ class Ops(Protocol):
     def timestep_embedding(self, timestep: Value, channels: int, flip: bool, shift: float) -> Value:
         """Sinusoidal embedding of ``(batch,)`` to ``(batch, channels)`` (DDPM, Ho et al. 2020).
 
+        Several numbers ``(batch, n)`` are embedded side by side, to ``(batch, n * channels)``.
         Frequencies ``10000 ** (-i / (channels / 2 - shift))``; sines first unless ``flip``.
         """
         ...

@@ -18,6 +18,7 @@ from sdlite.cli.table import readable
 from sdlite.settings import choice
 
 FORMATS = ("onnx",)
+PREDICTIONS = ("epsilon", "v_prediction")
 
 
 @click.command(short_help="Make a package of a checkpoint.")
@@ -34,6 +35,11 @@ FORMATS = ("onnx",)
     "--force", is_flag=True, help="Replace DEST if it is there, once the new one is done."
 )
 @click.option("--name", metavar="NAME", help="Model name in the package. Default: SOURCE's.")
+@click.option(
+    "--prediction",
+    metavar="NAME",
+    help="What the U-Net predicts: epsilon or v_prediction. Default: as SOURCE says or seems.",
+)
 @click.option("--progress/--no-progress", default=None, help="Show a bar. Default: in a terminal.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object: path, sizes, seconds."
@@ -46,6 +52,7 @@ def export(
     format: str,
     force: bool,
     name: str | None,
+    prediction: str | None,
     progress: bool | None,
     as_json: bool,
 ) -> None:
@@ -63,7 +70,7 @@ def export(
     """
     path = Path(source)
     target = Path(dest) if dest is not None else home.folders().models / package_name(path)
-    report = export_one(path, target, precision, format, force, wanted(progress), name)
+    report = export_one(path, target, precision, format, force, wanted(progress), name, prediction)
     if as_json:
         click.echo(json.dumps(described(report), indent=1))
     else:
@@ -84,12 +91,15 @@ def export_one(
     force: bool,
     shown: bool,
     name: str | None = None,
+    prediction: str | None = None,
 ) -> Any:
     """Export with a bar; returns the ``ExportReport``."""
     exported = (
         choice(PRECISIONS)("--precision", precision),
         choice(FORMATS)("--format", format),
     )
+    if prediction is not None:
+        prediction = choice(PREDICTIONS)("--prediction", prediction)
     part = export_part("export")
     with ByteBar(None, shown) as bar:
         return part.export_package(
@@ -99,6 +109,7 @@ def export_one(
             format=exported[1],
             force=force,
             name=name,
+            prediction=prediction,
             progress=bar.set,
         )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sdlite.manifest import NoiseTable
+from sdlite.noise import alpha_bar
 from sdlite.types import Float32
 
 
@@ -27,19 +28,13 @@ class NoiseLevels:
 
     @classmethod
     def from_table(cls, table: NoiseTable) -> NoiseLevels:
-        """Levels of the forward process of Ho et al. 2020 with the table's betas.
+        """Levels of the forward process of the table, see ``sdlite.noise.alpha_bar``.
 
-        ``scaled_linear`` betas run linearly in their square roots. Products are taken in float64
-        and ``alpha_bar`` is rounded to float32, as in the checkpoints A1111 loads; a float32
-        product (diffusers) differs by up to 1e-5 of sigma.
+        Products are taken in float64 and ``alpha_bar`` is rounded to float32, as in the checkpoints
+        A1111 loads; a float32 product (diffusers) differs by up to 1e-5 of sigma.
         """
-        steps = table.train_steps
-        if table.kind == "scaled_linear":
-            betas = np.linspace(table.beta_start**0.5, table.beta_end**0.5, steps) ** 2
-        else:
-            betas = np.linspace(table.beta_start, table.beta_end, steps)
-        alpha_bar = np.cumprod(1.0 - betas).astype(np.float32)
-        return cls(np.sqrt((np.float32(1.0) - alpha_bar) / alpha_bar))
+        shares = alpha_bar(table).astype(np.float32)
+        return cls(np.sqrt((np.float32(1.0) - shares) / shares))
 
     @property
     def train_steps(self) -> int:

@@ -114,8 +114,8 @@ def test_an_onnx_folder_of_another_tool(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_an_error(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         inspect_path(tmp_path / "none")
-    folder = tmp_path / "xl"
+    folder = tmp_path / "sd3"
     shutil.copytree(tiny_checkpoint, folder)
-    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
-    with pytest.raises(UnknownFamily, match="StableDiffusionXLPipeline"):
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusion3Pipeline"}')
+    with pytest.raises(UnknownFamily, match="StableDiffusion3Pipeline"):
         inspect_path(folder)

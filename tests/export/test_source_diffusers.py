@@ -46,7 +46,7 @@ def test_a_folder_is_described(folder: Path) -> None:
     assert checkpoint.latent.factor == 8 and checkpoint.latent.scale == VAE.scale
     assert (checkpoint.defaults.width, checkpoint.defaults.steps) == (32, 20)
     for component, slots in (
-        ("text_encoder", text_slots(checkpoint.text)),
+        ("text_encoder", text_slots(checkpoint.text["text_encoder"])),
         ("unet", unet_slots(checkpoint.unet)),
         ("vae", vae_slots(checkpoint.vae)),
     ):
@@ -54,8 +54,12 @@ def test_a_folder_is_described(folder: Path) -> None:
         assert {name: info.shape for name, info in tensors.infos().items()} == {
             slot.name: slot.shape for slot in slots
         }
-    vocab = json.loads(checkpoint.tokenizer.files["vocab.json"])
-    assert vocab["<|endoftext|>"] == checkpoint.tokenizer.eos == checkpoint.text.eos
+    vocab = json.loads(checkpoint.tokenizers["text_encoder"].files["vocab.json"])
+    assert (
+        vocab["<|endoftext|>"]
+        == checkpoint.tokenizers["text_encoder"].eos
+        == checkpoint.text["text_encoder"].eos
+    )
 
 
 def test_the_author_can_recommend_defaults(folder: Path) -> None:
@@ -174,13 +178,13 @@ def test_old_and_new_names_are_understood(folder: Path, tiny_checkpoint: Path) -
 def test_a_folder_with_only_tokenizer_json_is_read(folder: Path) -> None:
     tokenizer = folder / "tokenizer"
     vocab = json.loads((tokenizer / "vocab.json").read_text())
-    before = open_source(folder).tokenizer
+    before = open_source(folder).tokenizers["text_encoder"]
     added = [{"id": vocab.pop(name), "content": name} for name in ("<|endoftext|>",)]
     whole = {"model": {"type": "BPE", "vocab": vocab, "merges": []}, "added_tokens": added}
     for path in tokenizer.iterdir():
         path.unlink()
     (tokenizer / "tokenizer.json").write_text(json.dumps(whole))
-    read = open_source(folder).tokenizer
+    read = open_source(folder).tokenizers["text_encoder"]
     assert set(read.files) == {"tokenizer.json"}
     assert (read.bos, read.eos, read.pad, read.length) == (
         before.bos,
@@ -212,29 +216,36 @@ UNET_FILE, VAE_FILE, TEXT_FILE = (f"{name}/config.json" for name in ("unet", "va
 SCHEDULER = "scheduler/scheduler_config.json"
 
 UNKNOWN: list[tuple[Change, str]] = [
-    (change("model_index.json", _class_name="StableDiffusionXLPipeline"), "StableDiffusionXLPip"),
-    (change("model_index.json", _class_name="FluxPipeline"), "pipeline 'FluxPipeline' is not supp"),
-    (change(UNET_FILE, addition_embed_type="text_time"), "addition_embed_type = 'text_time' is no"),
-    (change(UNET_FILE, time_cond_proj_dim=256), "time_cond_proj_dim = 256 is no part of Stable"),
-    (change(UNET_FILE, brand_new_feature=3), "brand_new_feature = 3 is no part of"),
-    (change(UNET_FILE, in_channels=9), "inpainting"),
-    (change(UNET_FILE, in_channels=8), "instruct-pix2pix"),
-    (change(UNET_FILE, in_channels=5), "5 channels in and 4 out"),
-    (change(UNET_FILE, cross_attention_dim=2048), "Stable Diffusion XL"),
     (
-        change(UNET_FILE, cross_attention_dim=1024, use_linear_projection=True),
-        r"Stable Diffusion 2\.x",
+        change("model_index.json", _class_name="FluxPipeline"),
+        r"pipeline 'FluxPipeline' \(of .*text_encoder.*\) is not supported; sdlite exports Stable",
     ),
-    (change(UNET_FILE, cross_attention_dim=32), "cross-attention is 32 wide, the text encoder 16"),
+    (change(UNET_FILE, addition_embed_type="image"), "addition_embed_type = 'image' is no part of"),
+    (
+        change(
+            UNET_FILE,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=64,
+        ),
+        "labels 64 wide; text_encoder 16 wide with 2 layers; autoencoder .* fits no family",
+    ),
+    (change(UNET_FILE, mid_block_type="UNetMidBlock2DSimpleCrossAttn"), "mid_block_type 'UNetMid"),
+    (change(UNET_FILE, brand_new_feature=3), "brand_new_feature = 3 is no part of"),
+    (change(UNET_FILE, in_channels=5), "U-Net of 5 channels in and 4 out"),
+    (
+        change(UNET_FILE, cross_attention_dim=32),
+        "cross-attention 32 wide, no labels; text_encoder 16 wide with 2 layers; autoencoder with "
+        "4 latent channels; this fits no family",
+    ),
     (change(UNET_FILE, down_block_types=["A", "B"]), "block 'A' is not supported"),
     (change(UNET_FILE, up_block_types=["UpBlock2D"] * 2), "do not mirror"),
     (change(VAE_FILE, shift_factor=0.1), r"shift_factor = 0\.1 is no part of"),
-    (change(VAE_FILE, latent_channels=16), "takes 4 channels, the autoencoder has 16"),
+    (change(VAE_FILE, latent_channels=16), "4 channels in and 4 out.* 16 latent channels"),
     (change(TEXT_FILE, model_type="t5"), "text encoder 't5'"),
     (change(TEXT_FILE, hidden_act="relu"), "hidden_act 'relu'; known: quick_gelu, gelu"),
     (change(SCHEDULER, prediction_type="sample"), "prediction_type 'sample'; known: epsilon"),
     (change(SCHEDULER, beta_schedule="cosine"), "beta_schedule 'cosine'; known: scaled_linear"),
-    (change(SCHEDULER, rescale_betas_zero_snr=True), "rescale_betas_zero_snr = True"),
     (change(SCHEDULER, trained_betas=[1, 2]), "trained_betas"),
 ]
 
@@ -281,7 +292,20 @@ BAD: list[tuple[Change, str]] = [
     (change(UNET_FILE, freq_shift=10**400), "freq_shift inf is not a finite number"),
     (
         change(UNET_FILE, layers_per_block=128, transformer_layers_per_block=128),
-        "66306 blocks in all, at most 2048 make sense",
+        "66049 blocks in all, at most 2048 make sense",
+    ),
+    (
+        change(UNET_FILE, transformer_layers_per_block=[[1], 1]),
+        "reverse_transformer_layers_per_block must be there",
+    ),
+    (
+        change(UNET_FILE, transformer_layers_per_block=[[1, 2], 1]),
+        "gives a block 2 numbers, it has 1 layers",
+    ),
+    (change(UNET_FILE, transformer_layers_per_block=[1]), "has 1 entries, 2 expected"),
+    (
+        change(UNET_FILE, addition_embed_type="text_time"),
+        "projection_class_embeddings_input_dim is missing",
     ),
     (change(VAE_FILE, scaling_factor=float("nan")), "scaling_factor nan is not a finite"),
     (change(TEXT_FILE, layer_norm_eps=float("inf")), "layer_norm_eps inf is not a finite"),

@@ -15,6 +15,7 @@ from sdlite_export.source.layout import text_slots, unet_slots, vae_slots
 
 from sdlite.errors import SourceCorrupt, SourceError, UnknownFamily
 from sdlite.manifest import Defaults, LatentSpace, NoiseTable
+from sdlite.noise import alpha_bar
 from sdlite.package import hash_file
 from tests.export.makers import (
     TEXT,
@@ -110,7 +111,7 @@ def small(model: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_everything_is_derived_from_the_tensors(small: Path, model: dict[str, Any]) -> None:
     checkpoint = open_source(small)
-    assert (checkpoint.unet, checkpoint.vae, checkpoint.text) == (UNET, VAE, TEXT)
+    assert (checkpoint.unet, checkpoint.vae, checkpoint.text["text_encoder"]) == (UNET, VAE, TEXT)
     assert (checkpoint.name, checkpoint.kind, checkpoint.family) == (
         "my model",
         "single-file",
@@ -122,7 +123,7 @@ def test_everything_is_derived_from_the_tensors(small: Path, model: dict[str, An
     assert checkpoint.defaults == Defaults(512, 512)
     assert checkpoint.licence.id == "mit"
     assert checkpoint.sha256() == hash_file(small)
-    tokenizer = checkpoint.tokenizer
+    tokenizer = checkpoint.tokenizers["text_encoder"]
     assert (tokenizer.bos, tokenizer.eos, tokenizer.pad, tokenizer.length) == (
         49406,
         49407,
@@ -198,7 +199,8 @@ def test_a_full_size_header_is_read(tmp_path: Path) -> None:
     with path.open("r+b") as stream:
         stream.truncate(path.stat().st_size + end)  # 4.3 GB that take no space
     checkpoint = open_source(path)
-    assert (checkpoint.unet, checkpoint.vae, checkpoint.text) == (SD15, SD15_VAE, SD15_TEXT)
+    assert checkpoint.text == {"text_encoder": SD15_TEXT}
+    assert (checkpoint.unet, checkpoint.vae) == (SD15, SD15_VAE)
     assert checkpoint.sha256.size > 4_200_000_000
     assert not checkpoint.tensors["vae"].read("quant_conv.weight").any()
 
@@ -267,24 +269,6 @@ def without(model: dict[str, Any], start: str) -> dict[str, Any]:
 
 ONE = np.zeros((2, 2), np.float16)
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
-    "SDXL": (
-        {
-            "conditioner.embedders.0.transformer.text_model.x": ONE,
-            "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight":
-                np.zeros((2, 2048), np.float16),
-            "first_stage_model.encoder.conv_in.weight": ONE,
-        },
-        r"looks like Stable Diffusion XL \(tensor names start with .*; cross-attention 2048 wide\)",
-    ),
-    "SD2": (
-        {
-            "cond_stage_model.model.transformer.resblocks.0.ln_1.weight": ONE,
-            "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight":
-                np.zeros((2, 1024), np.float16),
-            "first_stage_model.encoder.conv_in.weight": ONE,
-        },
-        r"looks like Stable Diffusion 2\.x .*cross-attention 1024 wide",
-    ),
     "SD3": ({"model.diffusion_model.joint_blocks.0.x": ONE}, "looks like Stable Diffusion 3"),
     "FLUX": ({"double_blocks.0.img_attn.qkv.weight": ONE}, "looks like FLUX"),
     "LoRA": ({"lora_unet_down_blocks_0.lora_down.weight": ONE}, "looks like a LoRA"),
@@ -300,7 +284,7 @@ def test_other_models_are_named(tmp_path: Path, kind: str) -> None:
     tensors, words = OTHERS[kind]
     with pytest.raises(UnknownFamily, match=words) as caught:
         open_source(write(tmp_path / "m.safetensors", tensors))
-    assert str(caught.value).endswith("Supported so far: Stable Diffusion 1.x (text to image)")
+    assert str(caught.value).endswith("Supported so far: Stable Diffusion 1.x, 2.x and XL")
 
 
 @pytest.mark.parametrize(
@@ -324,8 +308,8 @@ UNET_START = "model.diffusion_model."
 @pytest.mark.parametrize(
     ("name", "change", "error", "words"),
     [
-        ("input_blocks.0.0.weight", lambda a: np.tile(a, (1, 3, 1, 1))[:, :9], UnknownFamily,
-         r"inpainting model \(9 channels in\)"),
+        ("input_blocks.0.0.weight", lambda a: np.tile(a, (1, 3, 1, 1))[:, :7], UnknownFamily,
+         r"U-Net of 7 channels in and 4 out, .* fits no family"),
         ("out.0.bias", lambda a: None, SourceCorrupt,
          r"U-Net: 1 of \d+ tensors are missing: out\.0\.bias; the file is incomplete"),
         ("out.0.bias", lambda a: a[:5], SourceCorrupt, r"has shape \[5\], \[32\] was expected"),
@@ -333,9 +317,11 @@ UNET_START = "model.diffusion_model."
         ("input_blocks.3.0.in_layers.2.weight", lambda a: a[:16], UnknownFamily,
          "16 channels, no multiple of 32"),
         ("input_blocks.6.0.in_layers.2.weight", lambda a: ONE, UnknownFamily,
-         r"input blocks \[\[\(32, 1\)\], "),
+         r"1 tensors that .* does not have: input_blocks\.6\.0\.in_layers\.2\.weight"),
+        ("input_blocks.3.1.transformer_blocks.1.norm1.weight", lambda a: np.ones(64), UnknownFamily,
+         r"depths \[\[1\], \[2\], \[0\]\]"),
         ("middle_block.1.transformer_blocks.0.norm1.weight", lambda a: None, UnknownFamily,
-         "without a transformer in the middle"),
+         r"35 tensors that .* does not have: middle_block\.1\.norm\.bias"),
         ("motion_modules.0.weight", lambda a: ONE, UnknownFamily,
          r"1 tensors that .* does not have: motion_modules\.0\.weight"),
         ("input_blocks.0.0.weight", lambda a: a[0, 0, 0, 0], SourceCorrupt, r"has shape \[\]"),
@@ -358,8 +344,13 @@ def test_another_noise_table_is_refused(tmp_path: Path, model: dict[str, Any]) -
         open_source(write(tmp_path / "m.safetensors", changed))
     halved = {**model, "alphas_cumprod": model["alphas_cumprod"].astype(np.float16)}
     assert open_source(write(tmp_path / "m.safetensors", halved)).family == "sd1"
-    with pytest.raises(UnknownFamily, match="zero terminal"):
-        open_source(write(tmp_path / "m.safetensors", {**model, "ztsnr": ONE}))
+    marked = open_source(write(tmp_path / "m.safetensors", {**model, "ztsnr": ONE}))
+    assert marked.noise.zero_terminal_snr
+    assert (marked.defaults.guidance_rescale, marked.defaults.schedule) == (0.7, "SGM Uniform")
+    stored = alpha_bar(marked.noise).astype(np.float32)
+    assert open_source(
+        write(tmp_path / "m.safetensors", {**model, "alphas_cumprod": stored})
+    ).noise.zero_terminal_snr
 
 
 def test_another_vocabulary_is_refused(tmp_path: Path, model: dict[str, Any]) -> None:
@@ -388,7 +379,7 @@ def test_paths_that_are_no_models_are_told(tmp_path: Path) -> None:
 
 
 def test_the_shipped_vocabulary_is_clips(small: Path) -> None:
-    files = open_source(small).tokenizer.files
+    files = open_source(small).tokenizers["text_encoder"].files
     vocab = json.loads(files["vocab.json"])
     assert len(vocab) == 49408
     assert sorted(vocab.values()) == list(range(49408))

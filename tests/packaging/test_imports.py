@@ -26,7 +26,7 @@ LAYERS = (
     ("errors", "types", "choices"),
     ("schema", "engine"),
     ("manifest",),
-    ("package",),
+    ("package", "noise"),
     ("hardware", "memory", "registry", "chain", "ports", "onnxfile", "foreign", "compilecache"),
     ("text", "sampling", "image", "weights", "metadata", "output", "preview"),
     ("settings", "home", "footprint", "planner", "request", "edit", "components", "recorder"),
@@ -38,7 +38,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ALLOWED_TO_RUNTIMES = {"engine", "types", "errors", "onnxfile", "hardware", "compilecache"}
 ALLOWED_TO_EXPORT = {"manifest", "package", "types", "errors", "engine", "schema"}
-ALLOWED_TO_EXPORT |= {"foreign", "memory"}
+ALLOWED_TO_EXPORT |= {"foreign", "memory", "noise"}
 ALLOWED_TO_VERIFY = ALLOWED_TO_EXPORT | {"registry", "chain"}
 """Comparing graphs needs an engine: only there, and through the registry."""
 

@@ -13,7 +13,9 @@ def text_encoder(ops: Ops, config: ClipTextConfig, embeddings: bool = False) -> 
     (batch, tokens, width), token embeddings before positions are added, which then replace the
     table (the ids still place the pooled output). Outputs: ``last_hidden_state`` (batch, tokens,
     width), after the final norm, and ``pooler_output`` (batch, width); ``clip_skip_2`` and so on
-    are the states of the second last layer and those before it, after the same norm.
+    are the states of the second last layer and those before it, after the same norm. Without
+    ``norm_skipped`` they are as the layers give them, and ``clip_skip_1`` is there too. With a
+    projection ``text_embeds`` (batch, projection).
     """
     width = config.hidden_size
     ids = ops.input("input_ids", ("batch", "tokens"), "int64")
@@ -30,8 +32,10 @@ def text_encoder(ops: Ops, config: ClipTextConfig, embeddings: bool = False) -> 
     x = ops.layer_norm(x, "text_model.final_layer_norm", config.eps)
     ops.output("last_hidden_state", x)
     # A norm of each costs nothing beside the layers, and one graph serves every clip skip.
-    for skip in range(2, config.layers + 1):
-        state = ops.layer_norm(states[-skip], "text_model.final_layer_norm", config.eps)
+    for skip in range(2 if config.norm_skipped else 1, config.layers + 1):
+        state = states[-skip]
+        if config.norm_skipped:
+            state = ops.layer_norm(state, "text_model.final_layer_norm", config.eps)
         ops.output(f"clip_skip_{skip}", state)
     pooled = ops.at_first(x, ids, config.eos)
     ops.output("pooler_output", pooled)

@@ -9,15 +9,16 @@ TRANSFORMER_EPS = 1e-6
 LAYER_NORM_EPS = 1e-5
 
 
-def unet(ops: Ops, config: UnetConfig) -> None:
-    """Build the U-Net.
+def unet(ops: Ops, config: UnetConfig, pooled: int | None = None) -> None:
+    """Build the U-Net; ``pooled`` is the width of SDXL's pooled text.
 
     Inputs: ``sample`` (batch, in_channels, height, width), ``timestep`` (batch,),
-    ``encoder_hidden_states`` (batch, tokens, cross_dim). Output: ``out_sample`` (batch,
-    out_channels, height, width). Cuts are allowed after and in the middle of every ResNet and
-    transformer.
+    ``encoder_hidden_states`` (batch, tokens, cross_dim); SDXL also ``text_embeds`` (batch, pooled
+    width) and ``time_ids`` (batch, ids), models that know their guidance scale ``timestep_cond``
+    (batch, guidance_dim). Output: ``out_sample`` (batch, out_channels, height, width). Cuts are
+    allowed after and in the middle of every ResNet and transformer.
     """
-    _Unet(ops, config).build()
+    _Unet(ops, config).build(pooled)
 
 
 class _Unet:
@@ -25,26 +26,51 @@ class _Unet:
         self.ops = ops
         self.config = config
 
-    def build(self) -> None:
+    def build(self, pooled: int | None) -> None:
         ops, config = self.ops, self.config
         sample = ops.input("sample", ("batch", config.in_channels, "height", "width"))
         timestep = ops.input("timestep", ("batch",))
         self.context = ops.input("encoder_hidden_states", ("batch", "tokens", config.cross_dim))
         first = config.block_channels[0]
         emb = ops.timestep_embedding(timestep, first, config.flip_sin_to_cos, config.freq_shift)
-        emb = ops.linear(emb, "time_embedding.linear_1", 4 * first)
-        emb = ops.linear(ops.silu(emb), "time_embedding.linear_2", 4 * first)
+        if config.guidance_dim is not None:
+            guidance = ops.input("timestep_cond", ("batch", config.guidance_dim))
+            emb = ops.add(emb, ops.linear(guidance, "time_embedding.cond_proj", first, bias=False))
+        emb = self._mlp(emb, "time_embedding")
+        if config.label_dim is not None:
+            emb = ops.add(emb, self._mlp(self._labels(config.label_dim, pooled), "add_embedding"))
         # Every ResNet starts by activating the embedding; once is enough.
         self.emb = ops.silu(emb)
         x = ops.conv(sample, "conv_in", first)
         x, skips = self._down(x)
         last = len(config.block_channels) - 1
-        x = self._resnet(x, "mid_block.resnets.0", config.block_channels[last])
-        x = self._transformer(x, "mid_block.attentions.0", last)
-        x = self._resnet(x, "mid_block.resnets.1", config.block_channels[last])
+        if config.middle != "none":
+            x = self._resnet(x, "mid_block.resnets.0", config.block_channels[last])
+        if depth := config.mid_depth:
+            x = self._transformer(x, "mid_block.attentions.0", last, depth)
+            x = self._resnet(x, "mid_block.resnets.1", config.block_channels[last])
         x = self._up(x, skips)
         x = ops.group_norm(x, "conv_norm_out", config.norm_groups, config.norm_eps, silu=True)
         ops.output("out_sample", ops.conv(x, "conv_out", config.out_channels))
+
+    def _labels(self, width: int, pooled: int | None) -> Value:
+        """Pooled text beside the embeddings of sizes, as SDXL has them (Podell et al. 2023)."""
+        ops, config = self.ops, self.config
+        if pooled is None or pooled >= width or (width - pooled) % config.size_dim:
+            raise ValueError(
+                f"{width} labels are no {pooled} of text and some of {config.size_dim}"
+            )
+        text = ops.input("text_embeds", ("batch", pooled))
+        ids = ops.input("time_ids", ("batch", (width - pooled) // config.size_dim))
+        flip, shift = config.flip_sin_to_cos, config.freq_shift
+        sizes = ops.timestep_embedding(ids, config.size_dim, flip, shift)
+        return ops.concat(text, sizes)
+
+    def _mlp(self, x: Value, name: str) -> Value:
+        ops, width = self.ops, 4 * self.config.block_channels[0]
+        return ops.linear(
+            ops.silu(ops.linear(x, f"{name}.linear_1", width)), f"{name}.linear_2", width
+        )
 
     def _down(self, x: Value) -> tuple[Value, list[Value]]:
         config = self.config
@@ -53,8 +79,8 @@ class _Unet:
             name = f"down_blocks.{level}"
             for index in range(config.layers_per_block):
                 x = self._resnet(x, f"{name}.resnets.{index}", channels)
-                if config.down_attention[level]:
-                    x = self._transformer(x, f"{name}.attentions.{index}", level)
+                if depth := config.down_depth(level, index):
+                    x = self._transformer(x, f"{name}.attentions.{index}", level, depth)
                 skips.append(x)
             if level < len(config.block_channels) - 1:
                 x = self.ops.conv(
@@ -73,8 +99,8 @@ class _Unet:
             for index in range(config.layers_per_block + 1):
                 x = self.ops.concat(x, skips.pop())
                 x = self._resnet(x, f"{name}.resnets.{index}", channels)
-                if config.up_attention[block]:
-                    x = self._transformer(x, f"{name}.attentions.{index}", level)
+                if depth := config.up_depth(block, index):
+                    x = self._transformer(x, f"{name}.attentions.{index}", level, depth)
             if level > 0:
                 # An odd size was rounded up on the way down: the skip knows what it was.
                 x = self.ops.upsample(x, _size(level - 1), like=skips[-1])
@@ -96,7 +122,7 @@ class _Unet:
         ops.cut()
         return y
 
-    def _transformer(self, x: Value, name: str, level: int) -> Value:
+    def _transformer(self, x: Value, name: str, level: int, depth: int) -> Value:
         ops, config = self.ops, self.config
         channels = config.block_channels[level]
         y = ops.group_norm(x, f"{name}.norm", config.norm_groups, TRANSFORMER_EPS)
@@ -104,7 +130,7 @@ class _Unet:
             y = ops.linear(ops.to_tokens(y), f"{name}.proj_in", channels)
         else:
             y = ops.to_tokens(ops.conv(y, f"{name}.proj_in", channels, kernel=1))
-        for index in range(config.transformer_depth[level]):
+        for index in range(depth):
             y = self._block(y, f"{name}.transformer_blocks.{index}", config.heads[level])
         if config.linear_projection:
             y = ops.to_map(ops.linear(y, f"{name}.proj_out", channels), like=x)

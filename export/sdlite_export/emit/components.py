@@ -12,6 +12,7 @@ from sdlite.manifest import TensorEntry
 from sdlite_export.architectures.clip_text import text_encoder
 from sdlite_export.architectures.unet import unet
 from sdlite_export.architectures.vae import vae_decoder, vae_encoder
+from sdlite_export.configs import ClipTextConfig
 from sdlite_export.emit.estimate import activation_bytes, merge_segments, widened_bytes
 from sdlite_export.emit.graph import Graph, Node, WeightNeed
 from sdlite_export.emit.onnx import OnnxOps
@@ -61,17 +62,13 @@ class Plan:
 
 def components(checkpoint: Checkpoint) -> tuple[Component, ...]:
     """The parts of a latent-diffusion model and the graphs each gets."""
+    pooled = [config.projection for config in checkpoint.text.values() if config.projection]
     return (
-        Component(
-            "text_encoder",
-            "text_encoder",
-            lambda ops, variant: text_encoder(ops, checkpoint.text, variant == "embeddings"),
-            ("plain", "embeddings"),
-        ),
+        *(_text_component(name, config) for name, config in checkpoint.text.items()),
         Component(
             "unet",
             "unet",
-            lambda ops, _: unet(ops, checkpoint.unet),
+            lambda ops, _: unet(ops, checkpoint.unet, *pooled),
             ("plain", "fused", "segment"),
         ),
         Component(
@@ -86,6 +83,15 @@ def components(checkpoint: Checkpoint) -> tuple[Component, ...]:
             lambda ops, _: vae_encoder(ops, checkpoint.vae),
             ("plain", "fused"),
         ),
+    )
+
+
+def _text_component(name: str, config: ClipTextConfig) -> Component:
+    return Component(
+        name,
+        name,
+        lambda ops, variant: text_encoder(ops, config, variant == "embeddings"),
+        ("plain", "embeddings"),
     )
 
 
@@ -165,7 +171,7 @@ def write_graphs(
 
 def reference_sizes(width: int, height: int, factor: int, checkpoint: Checkpoint) -> dict[str, int]:
     """Values of every free dimension for one picture of the given size."""
-    sizes = {"batch": 1, "tokens": checkpoint.tokenizer.length}
+    sizes = {"batch": 1, "tokens": max(t.length for t in checkpoint.tokenizers.values())}
     for axis, pixels in (("height", height), ("width", width)):
         cells = -(-pixels // factor)
         sizes[axis] = cells

@@ -235,16 +235,24 @@ class OnnxOps(Recorder):
         steps = np.arange(half, dtype=np.float32)
         exponents = np.float32(-math.log(10000.0)) * steps / np.float32(half - shift)
         frequencies = np.exp(exponents)
-        table = self.constant("frequencies", frequencies[None])
-        axes = self.int64([1])
-        batch = timestep.shape[0]
-        t = self.graph.node("Unsqueeze", [timestep.name, axes], "time/column", (batch, 1))
-        angle = self.graph.node("Mul", [t.name, table], "time/angle", (batch, half))
+        table = self.constant(f"frequencies_{half}_{shift:g}", frequencies[None])
+        axes = self.int64([-1])
+        shape = (*timestep.shape, half)
+        name = timestep.name
+        t = self.graph.node("Unsqueeze", [name, axes], f"{name}/column", (*timestep.shape, 1))
+        angle = self.graph.node("Mul", [t.name, table], f"{name}/angle", shape)
         parts = [
-            self.graph.node(op, [angle.name], f"time/{op.lower()}", (batch, half)).name
+            self.graph.node(op, [angle.name], f"{name}/{op.lower()}", shape).name
             for op in (("Cos", "Sin") if flip else ("Sin", "Cos"))
         ]
-        return self.graph.node("Concat", parts, "time/embedding", (batch, channels), axis=1)
+        shape = (*timestep.shape, channels)
+        y = self.graph.node("Concat", parts, f"{name}/embedding", shape, axis=-1)
+        if len(shape) == 2:
+            return y
+        row = [0, timestep.channels * channels]
+        return self.graph.node(
+            "Reshape", [y.name, self.int64(row)], f"{name}/row", (timestep.shape[0], row[1])
+        )
 
     def embedding(self, ids: Value, name: str, rows: int, channels: int) -> Value:
         shape = (*ids.shape, channels)

@@ -8,12 +8,14 @@ it is asked for.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from sdlite.errors import SourceError
 from sdlite_export.source.checkpoint import (
     Checkpoint,
     Component,
+    Prediction,
     SourceHash,
     SourceLicence,
     TensorInfo,
@@ -24,6 +26,7 @@ from sdlite_export.source.checkpoint import (
 __all__ = [
     "Checkpoint",
     "Component",
+    "Prediction",
     "SourceHash",
     "SourceLicence",
     "TensorInfo",
@@ -35,8 +38,10 @@ __all__ = [
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 
-def open_source(path: Path) -> Checkpoint:
+def open_source(path: Path, prediction: Prediction | None = None) -> Checkpoint:
     """Open a checkpoint with the reader its path and contents ask for.
+
+    ``prediction`` says what the U-Net predicts, over what the source says or seems to be.
 
     Raises ``SourceError``: ``SourceCorrupt`` for a damaged file, ``SourceHostile`` for one that
     would execute code, ``UnknownFamily`` for a model that is not supported.
@@ -47,7 +52,8 @@ def open_source(path: Path) -> Checkpoint:
     path = Path(path)
     if path.is_dir():
         if (path / "model_index.json").is_file():
-            return open_diffusers(path)
+            checkpoint = open_diffusers(path)
+            return replace(checkpoint, prediction=prediction or checkpoint.prediction)
         raise _no_model(path)
     if not path.exists():
         raise SourceError(f"{path} does not exist; give a model file or a diffusers folder")
@@ -58,7 +64,7 @@ def open_source(path: Path) -> Checkpoint:
             f"{path.name}: unknown kind of file {path.suffix!r}; sdlite reads diffusers folders, "
             f".safetensors, {', '.join(PICKLES)}"
         )
-    return open_single_file(path)
+    return open_single_file(path, prediction)
 
 
 def _no_model(folder: Path) -> SourceError:

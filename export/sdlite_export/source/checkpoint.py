@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from sdlite.errors import SourceCorrupt, SourceError
 from sdlite.manifest import Defaults, LatentSpace, NoiseTable
 from sdlite.types import Array
 from sdlite_export.configs import ClipTextConfig, UnetConfig, VaeConfig
+
+Task: TypeAlias = Literal["text", "inpaint", "edit"]
+Prediction: TypeAlias = Literal["epsilon", "v_prediction"]
 
 
 @dataclass(frozen=True)
@@ -122,19 +125,21 @@ class Checkpoint:
     kind: Literal["diffusers", "single-file", "ckpt"]
     """What was opened."""
     family: str
-    """``sd1``."""
-    prediction: Literal["epsilon", "v_prediction"]
+    """``sd1``, ``sd2``, ``sdxl`` or ``sdxl-refiner``."""
+    task: Task
+    """What the U-Net is given beside the latents."""
+    prediction: Prediction
     """What the U-Net predicts."""
-    text: ClipTextConfig
-    """The text encoder."""
+    text: Mapping[str, ClipTextConfig]
+    """The text encoders, ``text_encoder`` and ``text_encoder_2``, in that order."""
     unet: UnetConfig
     """The U-Net."""
     vae: VaeConfig
     """The autoencoder."""
     tensors: Mapping[str, Tensors]
-    """``text_encoder``, ``unet`` and ``vae``, with diffusers' and transformers' names."""
-    tokenizer: TokenizerFiles
-    """The tokenizer."""
+    """By text encoder, and ``unet`` and ``vae``, with diffusers' and transformers' names."""
+    tokenizers: Mapping[str, TokenizerFiles]
+    """The tokenizers by text encoder."""
     noise: NoiseTable
     """The forward process."""
     latent: LatentSpace
@@ -149,6 +154,8 @@ class Checkpoint:
     """Free text the file carries about itself; not to be trusted."""
     notes: tuple[str, ...] = ()
     """Decisions of the reader that a user may want to know."""
+    force_zeros_for_empty_prompt: bool = False
+    """Whether an empty negative prompt means zeros."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,12 @@ class Place:
     """Its name there."""
     shape: tuple[int, ...]
     """Shape it is given; the same elements in the same order."""
+    part: int = 0
+    """Which of several equal parts of the first axis it is, where the file joins tensors."""
+    parts: int = 1
+    """How many."""
+    transposed: bool = False
+    """Whether the file holds the transposed matrix."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +198,10 @@ class Component:
         if name not in self.places:
             raise SourceCorrupt(f"the checkpoint has no tensor {name!r}")
         place = self.places[name]
-        array = place.source.read(place.name).reshape(place.shape)
+        array = place.source.read(place.name)
+        if place.parts > 1:
+            array = np.split(array, place.parts)[place.part].copy()
+        array = (array.T if place.transposed else array).reshape(place.shape)
         if array.dtype not in (np.float16, np.float32):
             array = array.astype(np.float32)
         return array

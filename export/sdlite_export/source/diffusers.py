@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from sdlite.errors import SourceCorrupt, SourceError, UnknownFamily
+from sdlite_export.configs import ClipTextConfig
 from sdlite_export.source import pickle
 from sdlite_export.source.checkpoint import (
     Checkpoint,
     Component,
     SourceHash,
     Tensors,
+    TokenizerFiles,
     short,
 )
 from sdlite_export.source.diffusers_config import (
     check_length,
     read_scheduler,
     read_text,
-    read_unet,
     read_vae,
 )
+from sdlite_export.source.diffusers_unet import read_unet
+from sdlite_export.source.family import FIRST, SECOND, family_of
 from sdlite_export.source.files import plain_name, read_json
 from sdlite_export.source.gather import SUPPORTED, Found, gather
 from sdlite_export.source.layout import Slot, text_slots, unet_slots, vae_slots
@@ -28,7 +32,12 @@ from sdlite_export.source.recommended import read_defaults, read_latent
 from sdlite_export.source.safetensors import open_safetensors
 from sdlite_export.source.tokenizer import read_tokenizer
 
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+TASKS = ("", "Img2Img", "Inpaint", "InstructPix2Pix")
+PIPELINES = (
+    *(f"StableDiffusion{task}Pipeline" for task in TASKS),
+    *(f"StableDiffusionXL{task}Pipeline" for task in TASKS),
+    *(f"LatentConsistencyModel{task}Pipeline" for task in ("", "Img2Img")),
+)
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names the autoencoder's attention had in diffusers before 0.17."""
 
@@ -44,54 +53,63 @@ def open_diffusers(folder: Path) -> Checkpoint:
     index = read_json(folder / "model_index.json")
     pipeline = index.get("_class_name")
     if pipeline not in PIPELINES:
+        parts = short(name for name in index if not name.startswith("_"))
         raise UnknownFamily(
-            f"{folder}: pipeline {pipeline!r} is not supported; sdlite exports {SUPPORTED}, "
-            f"which diffusers calls {PIPELINES[0]}"
+            f"{folder}: pipeline {pipeline!r} (of {parts}) is not supported; sdlite exports "
+            f"{SUPPORTED}, pipelines {', '.join(PIPELINES)}"
         )
     unet = read_unet(folder / "unet" / "config.json")
     vae = read_vae(folder / "vae" / "config.json")
-    noise, prediction = read_scheduler(folder / "scheduler" / "scheduler_config.json")
-    tokenizer = read_tokenizer(folder / "tokenizer")
-    text = read_text(folder / "text_encoder" / "config.json", tokenizer.eos)
-    check_length(str(folder), tokenizer.length, text)
-    if unet.cross_dim != text.hidden_size:
-        raise UnknownFamily(
-            f"{folder}: the U-Net's cross-attention is {unet.cross_dim} wide, "
-            f"the text encoder {text.hidden_size}"
-        )
-    if unet.in_channels != vae.latent_channels:
-        raise UnknownFamily(
-            f"{folder}: the U-Net takes {unet.in_channels} channels, the autoencoder has "
-            f"{vae.latent_channels}"
-        )
-    latent = read_latent(folder, index, vae)
+    scheduler = read_scheduler(folder / "scheduler" / "scheduler_config.json")
+    text: dict[str, ClipTextConfig] = {}
+    tokenizers: dict[str, TokenizerFiles] = {}
+    for name in (FIRST, SECOND):
+        if (name == FIRST and FIRST not in index and SECOND not in index) or _has(index, name):
+            tokenizer = read_tokenizer(folder / name.replace("text_encoder", "tokenizer"))
+            where = folder / name / "config.json"
+            text[name] = read_text(where, tokenizer.eos, norm_skipped=unet.label_dim is None)
+            check_length(str(folder), name, tokenizer.length, text[name])
+            tokenizers[name] = tokenizer
+    family = family_of(str(folder), unet, text, vae)
+    latent = read_latent(folder, index, vae, family.name)
     weights: list[Path] = []
     tensors: dict[str, Tensors] = {}
-    for component, stem, old_stem, slots, rename in (
-        ("text_encoder", "model", "pytorch_model", text_slots(text), _text_name),
-        ("unet", "diffusion_pytorch_model", "", unet_slots(unet), _same_name),
-        ("vae", "diffusion_pytorch_model", "", vae_slots(vae), _vae_name),
+    stem = "diffusion_pytorch_model"
+    for component, stems, slots, rename in (
+        *((name, ("model", "pytorch_model"), text_slots(text[name]), _text_name) for name in text),
+        ("unet", (stem, stem), unet_slots(unet), _same_name),
+        ("vae", (stem, stem), vae_slots(vae), vae_name),
     ):
-        files = weight_files(folder / component, stem, old_stem or stem)
+        files = weight_files(folder / component, *stems)
         weights += files
         what = f"{folder.name}/{component}"
         tensors[component] = _component(what, files, list(slots), rename)
+    defaults, notes = read_defaults(folder, index, latent, scheduler, unet)
     return Checkpoint(
         name=folder.resolve().name,
         kind="diffusers",
-        family="sd1",
-        prediction=prediction,
+        family=family.name,
+        task=family.task,
+        prediction=scheduler.prediction,
         text=text,
         unet=unet,
         vae=vae,
         tensors=tensors,
-        tokenizer=tokenizer,
-        noise=noise,
+        tokenizers=tokenizers,
+        noise=scheduler.noise,
         latent=latent,
-        defaults=read_defaults(folder, index, latent),
+        defaults=defaults,
         licence=folder_licence(folder),
         sha256=SourceHash(folder, tuple(weights)),
+        notes=notes,
+        force_zeros_for_empty_prompt=index.get("force_zeros_for_empty_prompt") is True,
     )
+
+
+def _has(index: Mapping[str, Any], component: str) -> bool:
+    """Whether the pipeline has a component: its entry is a library and a class, or two nulls."""
+    entry = index.get(component)
+    return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
 
 
 def weight_files(folder: Path, stem: str, old_stem: str) -> list[Path]:
@@ -149,7 +167,8 @@ def _same_name(name: str) -> str | None:
     return name
 
 
-def _vae_name(name: str) -> str | None:
+def vae_name(name: str) -> str:
+    """Today's name of a tensor of an autoencoder."""
     parts = name.split(".")
     if "attentions" in parts and parts[-2] in OLD_ATTENTION:
         parts[-2] = OLD_ATTENTION[parts[-2]]

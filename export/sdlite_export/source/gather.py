@@ -9,7 +9,7 @@ from sdlite.errors import SourceCorrupt, UnknownFamily
 from sdlite_export.source.checkpoint import FLOATS, Component, Place, Tensors, short
 from sdlite_export.source.layout import Shape
 
-SUPPORTED = "Stable Diffusion 1.x (text to image)"
+SUPPORTED = "Stable Diffusion 1.x, 2.x and XL"
 """What this version exports, for messages."""
 
 
@@ -21,6 +21,22 @@ class Found:
     """The file."""
     name: str
     """Its name in the file."""
+    part: int = 0
+    """Which of several equal parts of the first axis it is."""
+    parts: int = 1
+    """How many."""
+    transposed: bool = False
+    """Whether the file holds the transposed matrix."""
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of what is meant."""
+        shape = self.source.infos()[self.name].shape
+        if self.parts > 1 and shape:
+            # A remainder is no shape of anything and so is told apart from every shape wanted.
+            rows = shape[0] // self.parts if shape[0] % self.parts == 0 else -1
+            shape = (rows, *shape[1:])
+        return shape[::-1] if self.transposed else shape
 
 
 def gather(
@@ -46,14 +62,18 @@ def gather(
         used.add(key)
         place = found[key]
         info = place.source.infos()[place.name]
-        if _bare(info.shape) != _bare(shape):
+        if _bare(place.shape) != _bare(shape):
+            joined = f" for each of {place.parts} joined" if place.parts > 1 else ""
+            wanted_shape = shape[::-1] if place.transposed else shape
             raise SourceCorrupt(
                 f"{what}: tensor {place.name} has shape {list(info.shape)}, "
-                f"{list(shape)} was expected"
+                f"{list(wanted_shape)} was expected{joined}"
             )
         if info.dtype not in FLOATS:
             raise SourceCorrupt(f"{what}: tensor {place.name} holds {info.dtype}, not weights")
-        places[name] = Place(place.source, place.name, shape)
+        places[name] = Place(
+            place.source, place.name, shape, place.part, place.parts, place.transposed
+        )
     if missing:
         raise SourceCorrupt(
             f"{what}: {len(missing)} of {len(missing) + len(used)} tensors are missing: "

@@ -45,6 +45,12 @@ def unet_slots(config: UnetConfig) -> Iterator[Slot]:
     time = 4 * first
     yield from _pair("time_embedding.linear_1", "time_embed.0", (time, first))
     yield from _pair("time_embedding.linear_2", "time_embed.2", (time, time))
+    if config.guidance_dim is not None:
+        shape = (first, config.guidance_dim)
+        yield from _pair("time_embedding.cond_proj", "time_embed.cond_proj", shape, bias=False)
+    if config.label_dim is not None:
+        yield from _pair("add_embedding.linear_1", "label_emb.0.0", (time, config.label_dim))
+        yield from _pair("add_embedding.linear_2", "label_emb.0.2", (time, time))
     yield from _conv("conv_in", "input_blocks.0.0", config.in_channels, first)
     skips = [first]
     width = first
@@ -55,16 +61,20 @@ def unet_slots(config: UnetConfig) -> Iterator[Slot]:
             name = f"{block}.resnets.{layer}"
             yield from _unet_resnet(name, f"{ldm}.0", width, channels[level], time)
             width = channels[level]
-            if config.down_attention[level]:
-                yield from _transformer(f"{block}.attentions.{layer}", f"{ldm}.1", config, level)
+            if depth := config.down_depth(level, layer):
+                name = f"{block}.attentions.{layer}"
+                yield from _transformer(name, f"{ldm}.1", config, level, depth)
             skips.append(width)
         if level < levels - 1:
             ldm = f"input_blocks.{len(skips)}.0.op"
             yield from _conv(f"{block}.downsamplers.0.conv", ldm, width, width)
             skips.append(width)
-    yield from _unet_resnet("mid_block.resnets.0", "middle_block.0", last, last, time)
-    yield from _transformer("mid_block.attentions.0", "middle_block.1", config, levels - 1)
-    yield from _unet_resnet("mid_block.resnets.1", "middle_block.2", last, last, time)
+    if config.middle != "none":
+        yield from _unet_resnet("mid_block.resnets.0", "middle_block.0", last, last, time)
+    if depth := config.mid_depth:
+        name = "mid_block.attentions.0"
+        yield from _transformer(name, "middle_block.1", config, levels - 1, depth)
+        yield from _unet_resnet("mid_block.resnets.1", "middle_block.2", last, last, time)
     number = 0
     for index in range(levels):
         level = levels - 1 - index
@@ -75,8 +85,9 @@ def unet_slots(config: UnetConfig) -> Iterator[Slot]:
             name = f"{block}.resnets.{layer}"
             yield from _unet_resnet(name, f"{ldm}.0", width + skips.pop(), channels[level], time)
             width = channels[level]
-            if attention:
-                yield from _transformer(f"{block}.attentions.{layer}", f"{ldm}.1", config, level)
+            if depth := config.up_depth(index, layer):
+                name = f"{block}.attentions.{layer}"
+                yield from _transformer(name, f"{ldm}.1", config, level, depth)
             number += 1
         if level > 0:
             ldm = f"output_blocks.{number - 1}.{2 if attention else 1}.conv"
@@ -95,12 +106,14 @@ def _unet_resnet(name: str, ldm: str, inside: int, outside: int, time: int) -> I
         yield from _conv(f"{name}.conv_shortcut", f"{ldm}.skip_connection", inside, outside, 1)
 
 
-def _transformer(name: str, ldm: str, config: UnetConfig, level: int) -> Iterator[Slot]:
+def _transformer(
+    name: str, ldm: str, config: UnetConfig, level: int, blocks: int
+) -> Iterator[Slot]:
     width = config.block_channels[level]
     square = (width, width) if config.linear_projection else (width, width, 1, 1)
     yield from _pair(f"{name}.norm", f"{ldm}.norm", (width,))
     yield from _pair(f"{name}.proj_in", f"{ldm}.proj_in", square)
-    for depth in range(config.transformer_depth[level]):
+    for depth in range(blocks):
         # Both schemes name the inside of a transformer block alike.
         block = f".transformer_blocks.{depth}"
         for norm in ("norm1", "norm2", "norm3"):

@@ -1,8 +1,9 @@
-"""Read single-file checkpoints in LDM layout: Stable Diffusion 1.x in one file.
+"""Read single-file checkpoints: Stable Diffusion 1, 2 or XL in one file.
 
-The file holds the U-Net under ``model.diffusion_model.``, the autoencoder under
-``first_stage_model.`` and the text encoder under ``cond_stage_model.transformer.``; their numbers
-are derived from the tensors' shapes. Training checkpoints also hold a moving average of the U-Net
+In LDM's layout the file holds the U-Net under ``model.diffusion_model.``, the autoencoder under
+``first_stage_model.`` and text encoders under ``cond_stage_model.`` or ``conditioner.embedders.``;
+files with diffusers' names have ``unet.``, ``vae.``, ``text_encoder.``. All numbers are derived
+from the tensors' shapes. Training checkpoints also hold a moving average of the U-Net
 (EMA) under ``model_ema.``, its names without dots. As in the Stable Diffusion web UI the plain
 U-Net is used when both are there (published files keep the weights meant for use in it), and the
 average only where it is alone.
@@ -11,48 +12,50 @@ average only where it is alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from sdlite.errors import UnknownFamily
-from sdlite.manifest import Defaults, LatentSpace, NoiseTable
+from sdlite.manifest import LatentSpace
+from sdlite_export.configs import ClipTextConfig
 from sdlite_export.licence import file_licence
 from sdlite_export.source.checkpoint import (
     Checkpoint,
     Component,
+    Prediction,
     SourceHash,
     TensorInfo,
     Tensors,
     TokenizerFiles,
 )
 from sdlite_export.source.clip_vocab import BOS, EOS, LENGTH, VOCAB_SIZE, tokenizer_files
+from sdlite_export.source.diffusers import vae_name
+from sdlite_export.source.family import FIRST, family_of
 from sdlite_export.source.gather import SUPPORTED, Found, gather
 from sdlite_export.source.layout import Slot, text_slots, unet_slots, vae_slots
 from sdlite_export.source.ldm_config import Lookup, derive_text, derive_unet, derive_vae
+from sdlite_export.source.parameterisation import read_noise, read_prediction
 from sdlite_export.source.pickle import open_pickle
+from sdlite_export.source.recommended import usual_defaults, usual_side
 from sdlite_export.source.safetensors import open_safetensors
+from sdlite_export.source.text_names import PLACES, find_text, without_last_layer
 
 UNET = "model.diffusion_model."
 EMA = "model_ema."
 VAE = "first_stage_model."
-TEXT = "cond_stage_model.transformer."
-
-NOISE = NoiseTable("scaled_linear", 0.00085, 0.012, 1000)
-"""Stable Diffusion 1's forward process; the file itself says nothing of it, or repeats it."""
+UNET_ALONE, VAE_ALONE = "unet.", "vae."
+"""Where files with diffusers' names have them."""
+SCALE, XL_SCALE = 0.18215, 0.13025
+"""Latent scale of SD1 and SD2, and of SDXL; no file states it."""
 
 OTHERS = (
     ("model.diffusion_model.joint_blocks.", "Stable Diffusion 3"),
     ("model.diffusion_model.double_blocks.", "FLUX"),
     ("double_blocks.", "FLUX"),
-    ("conditioner.embedders.", "Stable Diffusion XL"),
-    ("model.diffusion_model.label_emb.", "Stable Diffusion XL"),
-    ("cond_stage_model.model.", "Stable Diffusion 2.x"),
     ("control_model.", "a ControlNet"),
     ("lora_unet_", "a LoRA"),
     ("lora_te", "a LoRA"),
-    ("unet.down_blocks.", "diffusers names in a single file"),
     ("down_blocks.", "a diffusers component without its folder"),
     ("encoder.down_blocks.", "a diffusers component without its folder"),
     ("text_model.", "a text encoder alone"),
@@ -63,65 +66,100 @@ OTHERS = (
 """Starts of tensor names that tell other kinds of file, surest first."""
 
 
-def open_single_file(path: Path) -> Checkpoint:
-    """Describe a single-file checkpoint; of its tensors at most the noise table is read.
+def open_single_file(path: Path, prediction: Prediction | None = None) -> Checkpoint:
+    """Describe a single-file checkpoint; of its tensors at most two small ones are read.
 
-    Raises ``SourceError``; for a family that is not supported ``UnknownFamily``, saying what was
-    seen.
+    ``prediction`` is what the U-Net predicts, where the caller knows. Raises ``SourceError``; for a
+    family that is not supported ``UnknownFamily``, saying what was seen.
     """
     source, metadata, kind = open_tensors(path)
-    infos = source.infos()
-    refuse_other_families(path, infos)
+    refuse_other_families(path, source.infos())
     where = path.name
-    notes = []
+    notes: list[str] = []
+    lookup = _unet(source, notes)
+    unet = derive_unet(where, lookup)
+    labels = unet.label_dim is not None
+    vae_found = _vae(source)
+    vae = derive_vae(where, vae_found, XL_SCALE if labels else SCALE, force_upcast=labels)
+    text: dict[str, ClipTextConfig] = {}
+    tensors: dict[str, Tensors] = {}
+    for name, (place, found) in find_text(source).items():
+        if place.open_clip and not labels:
+            found = without_last_layer(found)
+        text[name] = derive_text(where, Lookup(found), place.open_clip, labels)
+        if text[name].activation == "quick_gelu" and not labels:
+            text[name] = replace(text[name], projection=None)
+        _check_vocabulary(where, text[name])
+        what = f"{where}: {name.replace('_', ' ')}"
+        tensors[name] = _gather(what, text_slots(text[name]), Lookup(found))
+    family = family_of(where, unet, text, vae)
+    tensors["unet"] = _gather(f"{where}: U-Net", unet_slots(unet), lookup)
+    tensors["vae"] = _gather(f"{where}: autoencoder", vae_slots(vae), vae_found)
+    predicts, why = read_prediction(path, source, metadata, family, tensors["unet"], unet)
+    if prediction is None and why:
+        notes.append(why)
+    predicts = prediction or predicts
+    noise = read_noise(where, source)
+    side = usual_side(path.stem, family.name, predicts)
+    defaults, more = usual_defaults(path.stem, side, side, noise, unet.guidance_dim, lcm=False)
+    factor = 2 ** (len(vae.block_channels) - 1)
+    return Checkpoint(
+        name=path.stem,
+        kind=kind,
+        family=family.name,
+        task=family.task,
+        prediction=predicts,
+        text=text,
+        unet=unet,
+        vae=vae,
+        tensors=tensors,
+        tokenizers={name: _tokenizer(family.name, name) for name in text},
+        noise=noise,
+        latent=LatentSpace(vae.latent_channels, factor, vae.scale, force_upcast=vae.force_upcast),
+        defaults=replace(
+            defaults, width=defaults.width // 8 * factor, height=defaults.height // 8 * factor
+        ),
+        licence=file_licence(path, metadata),
+        sha256=SourceHash(path.parent, (path,)),
+        metadata=metadata,
+        notes=(*notes, *more),
+        force_zeros_for_empty_prompt=family.name == "sdxl",
+    )
+
+
+def _unet(source: Tensors, notes: list[str]) -> Lookup:
     plain = _under(source, UNET)
     average = _under(source, EMA + "diffusion_model", "")
+    alone = _under(source, UNET_ALONE)
+    if alone and not plain and not average:
+        return Lookup(alone, naming="diffusers")
     if plain and average:
         notes.append("the file also holds averaged weights (EMA); the plain U-Net is used")
     if not plain:
         notes.append("the file holds only averaged weights (EMA) of the U-Net; they are used")
-    found = plain or average
-    undot = not plain
-    unet = derive_unet(where, Lookup(found, undot))
-    vae_found = _under(source, VAE, skip=("loss.",))
-    vae = derive_vae(where, Lookup(vae_found))
-    text_found = _text(source)
-    text = derive_text(where, Lookup(text_found))
-    if unet.cross_dim != text.hidden_size:
-        raise UnknownFamily(
-            f"{where}: cross-attention {unet.cross_dim} wide, text encoder {text.hidden_size}; "
-            f"supported so far: {SUPPORTED}"
-        )
+    return Lookup(plain or average, undot=not plain)
+
+
+def _vae(source: Tensors) -> Lookup:
+    found = _under(source, VAE, skip=("loss.",)) or _under(source, VAE_ALONE)
+    if any(name.startswith("encoder.down_blocks.") for name in found):
+        renamed = {vae_name(name): place for name, place in found.items()}
+        return Lookup(renamed, naming="diffusers")
+    return Lookup(found)
+
+
+def _tokenizer(family: str, component: str) -> TokenizerFiles:
+    """OpenCLIP pads with token 0 where CLIP repeats the end token."""
+    open_clip = family == "sd2" or component != FIRST
+    return TokenizerFiles(tokenizer_files(), LENGTH, BOS, EOS, 0 if open_clip else EOS)
+
+
+def _check_vocabulary(where: str, text: ClipTextConfig) -> None:
     if text.vocab_size != VOCAB_SIZE:
         raise UnknownFamily(
             f"{where}: text encoder of {text.vocab_size} tokens; a single file has no tokenizer, "
             f"and the usual one has {VOCAB_SIZE}. Export the model's diffusers folder instead"
         )
-    tensors: dict[str, Tensors] = {
-        "text_encoder": _gather(f"{where}: text encoder", text_slots(text), text_found),
-        "unet": _gather(f"{where}: U-Net", unet_slots(unet), found, undot),
-        "vae": _gather(f"{where}: autoencoder", vae_slots(vae), vae_found),
-    }
-    _check_noise(where, source)
-    factor = 2 ** (len(vae.block_channels) - 1)
-    return Checkpoint(
-        name=path.stem,
-        kind=kind,
-        family="sd1",
-        prediction=_prediction(where, infos, metadata),
-        text=text,
-        unet=unet,
-        vae=vae,
-        tensors=tensors,
-        tokenizer=TokenizerFiles(tokenizer_files(), LENGTH, BOS, EOS, EOS),
-        noise=NOISE,
-        latent=LatentSpace(vae.latent_channels, factor, vae.scale),
-        defaults=Defaults(64 * factor, 64 * factor),
-        licence=file_licence(path, metadata),
-        sha256=SourceHash(path.parent, (path,)),
-        metadata=metadata,
-        notes=tuple(notes),
-    )
 
 
 def open_tensors(
@@ -135,11 +173,11 @@ def open_tensors(
 
 
 def refuse_other_families(path: Path, names: Mapping[str, TensorInfo]) -> None:
-    """Raise ``UnknownFamily``, saying what was seen, unless the three parts of SD1 are there."""
+    """Raise ``UnknownFamily``, saying what was seen, unless all parts of a model are there."""
     parts = {
-        "U-Net": (UNET, EMA + "diffusion_model"),
-        "autoencoder": (VAE,),
-        "text encoder": (TEXT,),
+        "U-Net": (UNET, EMA + "diffusion_model", UNET_ALONE),
+        "autoencoder": (VAE, VAE_ALONE),
+        "text encoder": tuple(place.prefix for place in PLACES),
     }
     lacking = [
         part
@@ -186,53 +224,10 @@ def _under(
     }
 
 
-def _text(source: Tensors) -> dict[str, Found]:
-    """The text encoder; some files leave ``text_model.`` out of its names."""
-    found = {}
-    for name, place in _under(source, TEXT).items():
-        if name.endswith("embeddings.position_ids"):
-            continue  # a constant buffer that old transformers stored
-        found[name if name.startswith("text_model.") else f"text_model.{name}"] = place
-    return found
-
-
-def _gather(
-    what: str, slots: Iterator[Slot], found: Mapping[str, Found], undot: bool = False
-) -> Component:
-    wanted = [
-        (slot.name, slot.ldm.replace(".", "") if undot else slot.ldm, slot.shape) for slot in slots
-    ]
-    return gather(what, wanted, found)
-
-
-def _prediction(
-    where: str, infos: Mapping[str, TensorInfo], metadata: Mapping[str, str]
-) -> Literal["epsilon", "v_prediction"]:
-    """What the U-Net predicts: a marker tensor or the file's metadata may say "v"."""
-    if "ztsnr" in infos:
-        raise UnknownFamily(
-            f"{where}: trained with zero terminal signal-to-noise (tensor 'ztsnr'); not supported"
-        )
-    stated = metadata.get("modelspec.prediction_type", "").strip().casefold()
-    if "v_pred" in infos or stated in ("v", "v_prediction", "v-prediction"):
-        return "v_prediction"
-    return "epsilon"
-
-
-def _check_noise(where: str, source: Tensors) -> None:
-    """Compare the file's copy of the noise table, where it has one, with the family's."""
-    info = source.infos().get("alphas_cumprod")
-    if info is None:
-        return
-    assert NOISE.kind == "scaled_linear"
-    roots = np.linspace(NOISE.beta_start**0.5, NOISE.beta_end**0.5, NOISE.train_steps)
-    usual = np.cumprod(1 - roots**2)
-    if info.shape == usual.shape:
-        stored = source.read("alphas_cumprod").astype(np.float64)
-        # Half precision keeps three digits; the last values, about 0.005, lose nothing more.
-        if np.allclose(stored, usual, rtol=0.01, atol=1e-3):
-            return
-    raise UnknownFamily(
-        f"{where}: its noise table (alphas_cumprod, shape {list(info.shape)}) is not that of "
-        f"{SUPPORTED}; not supported"
-    )
+def _gather(what: str, slots: Iterator[Slot], lookup: Lookup) -> Component:
+    wanted = []
+    for slot in slots:
+        # A text encoder's tensors have the same name in both.
+        name = slot.name if lookup.naming == "diffusers" else slot.ldm
+        wanted.append((slot.name, name.replace(".", "") if lookup.undot else name, slot.shape))
+    return gather(what, wanted, lookup.found)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sdlite import schema
 from sdlite.errors import SourceCorrupt
-from sdlite.manifest import Defaults, LatentSpace
-from sdlite_export.configs import VaeConfig
-from sdlite_export.source.diffusers_config import MAX_SIZE
+from sdlite.manifest import Defaults, LatentSpace, NoiseTable
+from sdlite_export.configs import UnetConfig, VaeConfig
+from sdlite_export.source.config_reader import MAX_SIZE
+from sdlite_export.source.diffusers_config import Scheduler
 from sdlite_export.source.files import read_json
 
 DEFAULTS_KEY = "_sdlite_defaults"
@@ -20,18 +23,80 @@ PREVIEW_KEY = "_sdlite_preview"
 """Optional entry of ``model_index.json``: ``LatentSpace.preview``."""
 
 
-def read_defaults(folder: Path, index: Mapping[str, Any], latent: LatentSpace) -> Defaults:
+FEW_STEPS = (
+    # What the model's name says, sampler, schedule: as their authors recommend.
+    (re.compile("lightning"), "Euler", "SGM Uniform"),
+    (re.compile("hyper(?![a-z])|hyper-?sd"), "Euler", "SGM Uniform"),
+    (re.compile("turbo"), "Euler a", "Automatic"),
+    (re.compile("(?<![a-z])lcm(?![a-z])"), "LCM", "Automatic"),
+)
+STEPS = 4
+"""Steps of a distilled model whose name does not state them (``4step``)."""
+LCM_GUIDANCE = 8.0
+"""Of models that are told their guidance scale (Luo et al. 2023)."""
+RESCALE = 0.7
+"""Guidance rescale of models with zero terminal SNR (Lin et al. 2024)."""
+
+
+def usual_side(name: str, family: str, prediction: str) -> int:
+    """Width and height a single file is made for, pixels; no tensor shows it."""
+    if re.match(r"sd[-_. ]?(xl)?[-_. ]?turbo", name.casefold()):
+        return 512
+    if family.startswith("sdxl"):
+        return 1024
+    return 768 if family == "sd2" and prediction == "v_prediction" else 512
+
+
+def usual_defaults(
+    name: str, width: int, height: int, noise: NoiseTable, guidance_dim: int | None, lcm: bool
+) -> tuple[Defaults, tuple[str, ...]]:
+    """Defaults for a model whose author recommends none, and notes on what they follow from.
+
+    Distilled models look like their teachers: only their names tell them, and LCM's its scheduler
+    or the embedding of the guidance scale.
+    """
+    usual = Defaults(width, height)
+    if noise.zero_terminal_snr:
+        # Only a schedule that starts at the last timestep uses what such a model learnt there.
+        usual = replace(usual, sampler="Euler", schedule="SGM Uniform", guidance_rescale=RESCALE)
+    if guidance_dim is not None:
+        return replace(usual, steps=STEPS, guidance=LCM_GUIDANCE, sampler="LCM"), ()
+    lowered = "lcm" if lcm else name.casefold()
+    for pattern, sampler, schedule in FEW_STEPS:
+        if not (found := pattern.search(lowered)):
+            continue
+        stated = re.search(r"(\d+)[ _-]?steps?(?![a-z])", name.casefold())
+        steps = int(stated[1]) if stated and 1 <= int(stated[1]) <= 64 else STEPS
+        why = "its scheduler is LCM's" if lcm else f"its name says {found[0]!r}"
+        note = f"defaults of a distilled model, {steps} steps without guidance, because {why}"
+        chosen = replace(usual, steps=steps, guidance=1.0, sampler=sampler, schedule=schedule)
+        return chosen, (note,)
+    return usual, ()
+
+
+def read_defaults(
+    folder: Path,
+    index: Mapping[str, Any],
+    latent: LatentSpace,
+    scheduler: Scheduler,
+    unet: UnetConfig,
+) -> tuple[Defaults, tuple[str, ...]]:
     """The U-Net's training size, and what the author recommends under ``_sdlite_defaults``."""
     cells = read_json(folder / "unet" / "config.json").get("sample_size")
     if not isinstance(cells, int) or not 1 <= cells <= 1024:
         cells = 64
     size = cells * latent.factor
-    chosen = {"width": size, "height": size}
-    stated = index.get(DEFAULTS_KEY, {})
+    lcm = scheduler.kind == "LCMScheduler"
+    name = folder.resolve().name
+    usual, notes = usual_defaults(name, size, size, scheduler.noise, unet.guidance_dim, lcm)
+    stated = index.get(DEFAULTS_KEY)
+    if stated is None:
+        return usual, notes
     if not isinstance(stated, dict):
         raise SourceCorrupt(f"{folder / 'model_index.json'}: {DEFAULTS_KEY} is no JSON object")
     try:
-        defaults = schema.decode(Defaults, {**chosen, **stated}, DEFAULTS_KEY)
+        chosen = {"width": size, "height": size, **stated}
+        defaults = schema.decode(Defaults, chosen, DEFAULTS_KEY)
     except schema.SchemaError as error:
         raise SourceCorrupt(f"{folder / 'model_index.json'}: {error}") from error
     sizes = (defaults.width, defaults.height)
@@ -42,10 +107,10 @@ def read_defaults(folder: Path, index: Mapping[str, Any], latent: LatentSpace) -
             f"{defaults.steps} steps; sizes are multiples of {latent.factor} up to {MAX_SIZE}, "
             "steps 1 to 1000"
         )
-    return defaults
+    return defaults, ()
 
 
-def read_latent(folder: Path, index: Mapping[str, Any], vae: VaeConfig) -> LatentSpace:
+def read_latent(folder: Path, index: Mapping[str, Any], vae: VaeConfig, family: str) -> LatentSpace:
     """The latent space, with the author's map to colours where there is one."""
     channels = vae.latent_channels
     shape = {
@@ -53,6 +118,8 @@ def read_latent(folder: Path, index: Mapping[str, Any], vae: VaeConfig) -> Laten
         "factor": 2 ** (len(vae.block_channels) - 1),
         "scale": vae.scale,
         "preview": index.get(PREVIEW_KEY, []),
+        # Diffusers writes true for autoencoders of every family; only XL's need it.
+        "force_upcast": vae.force_upcast and family.startswith("sdxl"),
     }
     where = folder / "model_index.json"
     try:
