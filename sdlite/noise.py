@@ -24,9 +24,9 @@ def alpha_bar(table: NoiseTable) -> npt.NDArray[np.float64]:
         betas = np.linspace(table.beta_start**0.5, table.beta_end**0.5, steps) ** 2
     else:
         betas = np.linspace(table.beta_start, table.beta_end, steps)
-    shares: npt.NDArray[np.float64] = np.cumprod(1.0 - betas)
+    shares: npt.NDArray[np.float64] = np.cumprod(1.0 - betas, dtype=np.float64)
     if table.zero_terminal_snr and steps > 1:
         roots = np.sqrt(shares)
         roots = (roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))
-        shares = np.maximum(roots**2, LEAST_ALPHA_BAR)
+        shares = np.maximum(roots * roots, LEAST_ALPHA_BAR)
     return shares

@@ -10,7 +10,7 @@ import json
 import struct
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,21 @@ VAE = VaeConfig(
 class Tiny:
     """What a tiny checkpoint is made of."""
 
-    text: ClipTextConfig = TEXT
+    text: ClipTextConfig | None = TEXT
+    text_2: ClipTextConfig | None = None
     unet: UnetConfig = UNET
     vae: VaeConfig = VAE
     size: int = 32
     dtype: str = "float32"
     prediction: str = "epsilon"
+    zero_snr: bool = False
     seed: int = 0
+
+    @property
+    def texts(self) -> dict[str, ClipTextConfig]:
+        """The text encoders there are."""
+        both = {"text_encoder": self.text, "text_encoder_2": self.text_2}
+        return {name: config for name, config in both.items() if config is not None}
 
 
 def make_tiny_checkpoint(folder: Path, tiny: Tiny | None = None) -> Path:
@@ -66,22 +74,8 @@ def make_tiny_checkpoint(folder: Path, tiny: Tiny | None = None) -> Path:
     rng = np.random.default_rng(tiny.seed)
     vocab, merges = tiny_vocabulary()
     folder.mkdir(parents=True, exist_ok=True)
-    _json(
-        folder / "model_index.json",
-        {
-            "_class_name": "StableDiffusionPipeline",
-            "_diffusers_version": "0.39.0",
-            "feature_extractor": [None, None],
-            "image_encoder": [None, None],
-            "requires_safety_checker": False,
-            "safety_checker": [None, None],
-            "scheduler": ["diffusers", "EulerDiscreteScheduler"],
-            "text_encoder": ["transformers", "CLIPTextModel"],
-            "tokenizer": ["transformers", "CLIPTokenizer"],
-            "unet": ["diffusers", "UNet2DConditionModel"],
-            "vae": ["diffusers", "AutoencoderKL"],
-        },
-    )
+    texts = {name: tiny_text(config, vocab) for name, config in tiny.texts.items()}
+    _json(folder / "model_index.json", _index(tiny))
     _json(
         folder / "scheduler" / "scheduler_config.json",
         {
@@ -91,26 +85,30 @@ def make_tiny_checkpoint(folder: Path, tiny: Tiny | None = None) -> Path:
             "beta_schedule": "scaled_linear",
             "num_train_timesteps": 1000,
             "prediction_type": tiny.prediction,
+            "rescale_betas_zero_snr": tiny.zero_snr,
             "steps_offset": 1,
-            "timestep_spacing": "linspace",
+            "timestep_spacing": "trailing" if tiny.zero_snr else "linspace",
         },
     )
-    _json(folder / "tokenizer" / "vocab.json", vocab)
-    (folder / "tokenizer" / "merges.txt").write_text(
-        "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8"
-    )
-    special = {"bos_token": BEGIN, "eos_token": END, "pad_token": END, "unk_token": END}
-    _json(folder / "tokenizer" / "special_tokens_map.json", special)
-    _json(
-        folder / "tokenizer" / "tokenizer_config.json",
-        {"tokenizer_class": "CLIPTokenizer", "model_max_length": tiny.text.positions, **special},
-    )
-    text = tiny_text(tiny, vocab)
-    _json(folder / "text_encoder" / "config.json", _text_config(text, vocab))
+    for name, text in texts.items():
+        _json(folder / name / "config.json", _text_config(text, vocab))
+        tokenizer = folder / name.replace("text_encoder", "tokenizer")
+        _json(tokenizer / "vocab.json", vocab)
+        (tokenizer / "merges.txt").write_text(
+            "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8"
+        )
+        # OpenCLIP pads with the first token of the vocabulary.
+        pad = "!" if text.activation == "gelu" else END
+        special = {"bos_token": BEGIN, "eos_token": END, "pad_token": pad, "unk_token": END}
+        _json(tokenizer / "special_tokens_map.json", special)
+        _json(
+            tokenizer / "tokenizer_config.json",
+            {"tokenizer_class": "CLIPTokenizer", "model_max_length": text.positions, **special},
+        )
     _json(folder / "unet" / "config.json", _unet_config(tiny))
     _json(folder / "vae" / "config.json", _vae_config(tiny))
     for part, file, slots in (
-        ("text_encoder", "model", text_slots(text)),
+        *((name, "model", text_slots(text)) for name, text in texts.items()),
         ("unet", "diffusion_pytorch_model", unet_slots(tiny.unet)),
         ("vae", "diffusion_pytorch_model", vae_slots(tiny.vae)),
     ):
@@ -142,10 +140,9 @@ def tiny_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return {token: index for index, token in enumerate(tokens)}, merges
 
 
-def tiny_text(tiny: Tiny, vocab: Mapping[str, int]) -> ClipTextConfig:
-    """The text encoder's numbers with the vocabulary filled in."""
-    given = vars(tiny.text)
-    return ClipTextConfig(**{**given, "vocab_size": len(vocab), "eos": vocab[END]})
+def tiny_text(text: ClipTextConfig, vocab: Mapping[str, int]) -> ClipTextConfig:
+    """A text encoder's numbers with the vocabulary filled in."""
+    return replace(text, vocab_size=len(vocab), eos=vocab[END])
 
 
 def random_tensors(
@@ -190,9 +187,43 @@ def _json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
+def _index(tiny: Tiny) -> dict[str, Any]:
+    xl = tiny.unet.label_dim is not None
+    latent = tiny.vae.latent_channels
+    inputs = {latent: "", 2 * latent: "InstructPix2Pix", 2 * latent + 1: "Inpaint"}
+    task = inputs.get(tiny.unet.in_channels, "")
+    # The refiner has no pipeline of its own: it goes on from pictures.
+    task = "Img2Img" if xl and tiny.text is None else task
+    index: dict[str, Any] = {
+        "_class_name": f"StableDiffusion{'XL' if xl else ''}{task}Pipeline",
+        "_diffusers_version": "0.39.0",
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    if xl:
+        index["force_zeros_for_empty_prompt"] = tiny.text is not None
+    else:
+        index |= {"requires_safety_checker": False, "safety_checker": [None, None]}
+    for suffix, config in (("", tiny.text), ("_2", tiny.text_2)):
+        if config is None:
+            if xl:
+                index[f"text_encoder{suffix}"] = index[f"tokenizer{suffix}"] = [None, None]
+            continue
+        index[f"text_encoder{suffix}"] = ["transformers", _text_class(config)]
+        index[f"tokenizer{suffix}"] = ["transformers", "CLIPTokenizer"]
+    return index
+
+
+def _text_class(config: ClipTextConfig) -> str:
+    return "CLIPTextModel" if config.projection is None else "CLIPTextModelWithProjection"
+
+
 def _text_config(config: ClipTextConfig, vocab: Mapping[str, int]) -> dict[str, Any]:
     return {
-        "architectures": ["CLIPTextModel"],
+        "architectures": [_text_class(config)],
         "model_type": "clip_text_model",
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -211,7 +242,8 @@ def _text_config(config: ClipTextConfig, vocab: Mapping[str, int]) -> dict[str, 
 
 def _unet_config(tiny: Tiny) -> dict[str, Any]:
     config = tiny.unet
-    return {
+    middles = {"attention": "UNetMidBlock2DCrossAttn", "resnet": "UNetMidBlock2D", "none": None}
+    made = {
         "_class_name": "UNet2DConditionModel",
         "act_fn": "silu",
         "attention_head_dim": list(config.heads),
@@ -223,7 +255,7 @@ def _unet_config(tiny: Tiny) -> dict[str, Any]:
         "up_block_types": [
             "CrossAttnUpBlock2D" if flag else "UpBlock2D" for flag in config.up_attention
         ],
-        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "mid_block_type": middles[config.middle],
         "flip_sin_to_cos": config.flip_sin_to_cos,
         "freq_shift": config.freq_shift,
         "in_channels": config.in_channels,
@@ -234,7 +266,15 @@ def _unet_config(tiny: Tiny) -> dict[str, Any]:
         "transformer_layers_per_block": list(config.transformer_depth),
         "use_linear_projection": config.linear_projection,
         "sample_size": tiny.size // 8,
+        "time_cond_proj_dim": config.guidance_dim,
     }
+    if config.up_transformer_depth is not None:
+        made["reverse_transformer_layers_per_block"] = list(config.up_transformer_depth)
+    if config.label_dim is not None:
+        made["addition_embed_type"] = "text_time"
+        made["addition_time_embed_dim"] = config.size_dim
+        made["projection_class_embeddings_input_dim"] = config.label_dim
+    return made
 
 
 def _vae_config(tiny: Tiny) -> dict[str, Any]:
@@ -255,6 +295,7 @@ def _vae_config(tiny: Tiny) -> dict[str, Any]:
         "use_quant_conv": config.quant_conv,
         "use_post_quant_conv": config.post_quant_conv,
         "scaling_factor": config.scale,
+        "force_upcast": config.force_upcast,
         "sample_size": tiny.size,
     }
 

@@ -106,7 +106,7 @@ def export_package(
     started = time.monotonic()
     if precision not in PRECISIONS:
         raise UnknownName("precision", precision, PRECISIONS)
-    if prediction not in (None, *PREDICTIONS):
+    if prediction is not None and prediction not in PREDICTIONS:
         raise UnknownName("prediction type", prediction, PREDICTIONS)
     if format not in FORMATS:
         raise UnknownName("format", format, FORMATS)

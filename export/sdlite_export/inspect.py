@@ -62,13 +62,15 @@ class Inspection:
     name: str
     """Model name."""
     family: str | None
-    """``sd1``; None when it is no family sdlite knows."""
+    """``sd1``, ``sd2``, ``sdxl``, ``sdxl-refiner``; None when it is none sdlite knows."""
     size: int
     """Bytes of all files that count."""
     components: tuple[ComponentReport, ...]
     """In the order they run."""
     licence: str
     """Identifier; ``unknown`` when the source states none."""
+    task: str | None = None
+    """What the U-Net is given beside the latents: ``text``, ``inpaint`` or ``edit``."""
     prediction: str | None = None
     """``epsilon`` or ``v_prediction``."""
     image_size: tuple[int, int] | None = None
@@ -168,6 +170,7 @@ def _package(
         size=package.size(),
         components=tuple(components),
         licence=manifest.licence.id,
+        task=manifest.task,
         prediction=manifest.prediction,
         image_size=(manifest.defaults.width, manifest.defaults.height),
         sha256=manifest.source.sha256 or None,
@@ -193,6 +196,7 @@ def _checkpoint(
         size=checkpoint.sha256.size,
         components=tuple(_component(name, item) for name, item in checkpoint.tensors.items()),
         licence=checkpoint.licence.id,
+        task=checkpoint.task,
         prediction=checkpoint.prediction,
         image_size=(checkpoint.defaults.width, checkpoint.defaults.height),
         sha256=checkpoint.sha256(progress) if verify else None,

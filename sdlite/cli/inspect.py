@@ -17,6 +17,9 @@ from sdlite.cli.progress import ByteBar, wanted
 from sdlite.cli.table import readable, table
 from sdlite.errors import RequestError, UnknownName
 
+TASKS = {"inpaint": "inpainting", "edit": "editing by instruction (instruct-pix2pix)"}
+"""What is said of models that need more than text."""
+
 
 @click.command(short_help="Describe a package or a checkpoint.")
 @click.argument("path", metavar="PATH|NAME")
@@ -69,6 +72,7 @@ def describe(found: Any) -> str:
         "kind": found.kind,
         "name": found.name,
         "family": found.family or "unknown",
+        "task": TASKS.get(found.task),
         "predicts": found.prediction,
         "made for": found.image_size and "x".join(map(str, found.image_size)),
         "size": readable(found.size),

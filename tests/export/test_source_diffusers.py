@@ -292,7 +292,7 @@ BAD: list[tuple[Change, str]] = [
     (change(UNET_FILE, freq_shift=10**400), "freq_shift inf is not a finite number"),
     (
         change(UNET_FILE, layers_per_block=128, transformer_layers_per_block=128),
-        "66049 blocks in all, at most 2048 make sense",
+        "33538 blocks in all, at most 2048 make sense",
     ),
     (
         change(UNET_FILE, transformer_layers_per_block=[[1], 1]),

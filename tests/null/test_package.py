@@ -182,7 +182,7 @@ def change(manifest: dict[str, Any], path: str, value: object) -> dict[str, Any]
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("family", "sdxl", r"family 'sdxl' is not one this sdlite draws \(sd1\)"),
+        ("family", "sd3", r"family 'sd3' is not one this sdlite draws \(sd1, sd2, sdxl, sdxl-ref"),
         ("tokenizers", [], "no tokenizer"),
         ("tokenizers/0/length", 1, "makes no sense"),
         ("tokenizers/0/bos", -1, "makes no sense"),

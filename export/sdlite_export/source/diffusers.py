@@ -53,7 +53,7 @@ def open_diffusers(folder: Path) -> Checkpoint:
     index = read_json(folder / "model_index.json")
     pipeline = index.get("_class_name")
     if pipeline not in PIPELINES:
-        parts = short(name for name in index if not name.startswith("_"))
+        parts = ", ".join(name for name in index if _has(index, name)) or "nothing"
         raise UnknownFamily(
             f"{folder}: pipeline {pipeline!r} (of {parts}) is not supported; sdlite exports "
             f"{SUPPORTED}, pipelines {', '.join(PIPELINES)}"
