@@ -91,9 +91,13 @@ def infotext(request: Request, seed: int, manifest: Manifest, version: str) -> s
             "Model hash": manifest.source.sha256[:10] or None,
             "Model": manifest.name,
             "Denoising strength": _strength(request),
+            "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
             "RNG": RNG_LABELS.get(request.rng, request.rng),
             **({} if request.edit is None else _edit_fields(request.edit)),
             **({} if request.hires is None else _hires_fields(request, request.hires)),
+            "Emphasis": request.emphasis if request.emphasis != "Original" else None,
+            "Guidance rescale": request.guidance_rescale or None,
+            "Guidance interval": _interval(request.guidance_interval),
             "Version": f"sdlite {version}",
         },
     )
@@ -141,6 +145,10 @@ def _hires_fields(request: Request, hires: Hires) -> dict[str, str | int | float
         "Hires steps": hires.steps,
         "Hires upscaler": hires.upscaler,
     }
+
+
+def _interval(sigmas: tuple[float, float] | None) -> str | None:
+    return None if sigmas is None else f"{sigmas[0]:g}-{sigmas[1]:g}"
 
 
 def build(prompt: str, negative_prompt: str, fields: Mapping[str, str | int | float | None]) -> str:

@@ -41,6 +41,7 @@ from sdlite.sampling import (
     sigmas_for,
 )
 from sdlite.text.conditioning import Conditioning, condition
+from sdlite.text.encoder import Encoder
 from sdlite.text.tokenizer import ClipTokenizer
 from sdlite.types import Cond, Float32, Request, SamplerState, Step
 
@@ -62,18 +63,35 @@ class Phases:
         """Free the weights; may be called twice."""
         self._components.close()
 
-    def condition(self, request: Request, chosen: Plan, recorder: Recorder) -> Conditioning:
-        """Prompts to what the U-Net is told."""
+    def condition(
+        self, request: Request, chosen: Plan, recorder: Recorder, earlier: int | None = None
+    ) -> Conditioning:
+        """Prompts to what the U-Net is told.
+
+        Args:
+            request: settings of the run, completed.
+            chosen: its plan.
+            recorder: measures.
+            earlier: in a second pass, the steps of the first. Prompts that change count on from
+                there; in a first pass they count the steps of the whole schedule, also where an
+                edit starts in the middle of it, as A1111 does.
+        """
         with (
             recorder.phase("text") as meter,
             self._session("text_encoder", chosen, meter) as session,
         ):
+            port = TextEncoderPort(session)
+            encoder = Encoder(
+                self._tokenizer, lambda ids: port.encode(ids, clip_skip=request.clip_skip)
+            )
             return condition(
-                TextEncoderPort(session).encode_text,
-                self._tokenizer,
+                [encoder],
                 request.prompt,
                 request.negative_prompt,
-                chosen.shape.guided,
+                guided=chosen.shape.guided,
+                steps=chosen.shape.steps if earlier else request.steps or 1,
+                earlier=earlier,
+                emphasis=request.emphasis,
             )
 
     @property
@@ -181,6 +199,8 @@ class Phases:
                 manifest.prediction,
                 told,
                 float(request.guidance or 0.0),
+                rescale=request.guidance_rescale,
+                interval=request.guidance_interval,
                 consistency=sampler.consistency,
             )
             if start.drawn:

@@ -20,6 +20,7 @@ from sdlite.planner import Budget, Plan, Preferences, RequestShape, check, plan
 from sdlite.recorder import Recorder
 from sdlite.request import complete, seeds_of
 from sdlite.run import Run
+from sdlite.text.prompt import evaluations
 from sdlite.types import Device, Edit, Float32, Hires, Request, Result, SamplerState, Step
 
 OnStep = Callable[[Step], object]
@@ -94,12 +95,14 @@ class Pipeline:
         if request.width is None or request.height is None or request.steps is None:
             raise AssertionError("the request was completed before")
         pixels = stage.upscaler is not None and stage.upscaler.latent is None
+        prompts, guided = evaluations(request.prompt, request.guidance or 0.0)
         return RequestShape(
             width=request.width,
             height=request.height,
             images=request.images,
             steps=request.steps - stage.first,
-            guided=(request.guidance or 0.0) > 1.0,
+            guided=guided,
+            prompts=prompts,
             encodes=request.edit is not None or pixels or self._phases.inpaints,
         )
 

@@ -50,6 +50,8 @@ class RequestShape:
     """Whether every step also needs the model's answer to the negative prompt."""
     encodes: bool = False
     """Whether pictures are encoded before the first step."""
+    prompts: int = 1
+    """Prompts drawn together in every step (AND)."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Plan:
     memory_mode: MemoryMode
     """How weights are held."""
     call_batch: int
-    """Most items in one U-Net call; a guided picture has two."""
+    """Most items in one U-Net call; a guided picture of one prompt has two."""
     resident: bool
     """Whether components stay open after their phase."""
     placements: tuple[Placement, ...]
@@ -271,7 +273,7 @@ def _limit(device: Device, budget: Budget) -> tuple[int | None, str]:
 
 def _shapes_of(shape: RequestShape, mode: MemoryMode) -> list[tuple[int, bool]]:
     """(items a U-Net call, resident), fastest first."""
-    items = shape.images * (2 if shape.guided else 1)
+    items = shape.images * (shape.prompts + shape.guided)
     if mode == "mapped":
         return [(1, False)]
     batches = sorted({items, shape.images, 1}, reverse=True)
@@ -367,5 +369,5 @@ def _reasons(chosen: Plan, limit_reason: str, preferences: Preferences) -> tuple
     elif chosen.memory_mode == "mapped":
         reasons.append("weights stay in the file, because holding them would not fit")
     if chosen.shape.guided and chosen.call_batch == 1:
-        reasons.append("prompt and negative prompt in separate calls, to halve the activations")
+        reasons.append("prompt and negative prompt in separate calls, to save on activations")
     return tuple(reasons)

@@ -11,11 +11,14 @@ from sdlite.edit.request import MAX_STEPS, complete_edit, complete_hires, stages
 from sdlite.errors import RequestError
 from sdlite.manifest import Manifest
 from sdlite.sampling import resolve
+from sdlite.text.weighting import find_emphasis
 from sdlite.types import Request
 
 MAX_SIDE = 4096
 MAX_IMAGES = 64
 MAX_SEED = 2**64 - 1
+MAX_CLIP_SKIP = 12
+"""A1111's most; which layers there are depends on the model."""
 MAX_PROMPT_CHARACTERS = 1_000_000
 
 
@@ -27,7 +30,7 @@ def complete(request: Request, manifest: Manifest) -> Request:
         UnknownName: a sampler, schedule or generator that does not exist.
     """
     request = complete_edit(request, manifest)
-    for name in ("width", "height", "steps", "seed", "images"):
+    for name in ("width", "height", "steps", "seed", "images", "clip_skip"):
         value = getattr(request, name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise RequestError(f"{name} {value!r} is not a whole number")
@@ -54,6 +57,22 @@ def complete(request: Request, manifest: Manifest) -> Request:
             raise RequestError(
                 f"{name} has {len(text)} characters, at most {MAX_PROMPT_CHARACTERS} are read"
             )
+    if not 1 <= request.clip_skip <= MAX_CLIP_SKIP:
+        raise RequestError(
+            f"clip skip {request.clip_skip} is not between 1, which skips nothing, and "
+            f"{MAX_CLIP_SKIP}"
+        )
+    if not 0.0 <= request.guidance_rescale <= 1.0:
+        raise RequestError(
+            f"guidance rescale {request.guidance_rescale} is not between 0 and 1; 0.7 is usual"
+        )
+    if request.guidance_interval is not None:
+        low, high = request.guidance_interval
+        if not 0.0 <= low <= high:
+            raise RequestError(
+                f"guidance interval {low} to {high} does not go from a low sigma to a high one, "
+                "e.g. 0.3 to 5.4"
+            )
     sampler_name = defaults.sampler if request.sampler is None else request.sampler
     schedule_name = request.schedule
     if schedule_name is None and request.sampler is None:
@@ -72,6 +91,7 @@ def complete(request: Request, manifest: Manifest) -> Request:
         sampler=sampler.name,
         schedule=schedule.label,
         rng=find_rng(request.rng),
+        emphasis=find_emphasis(request.emphasis).name,
     )
     full = complete_hires(full, factor)
     for stage in stages_of(full)[1:]:

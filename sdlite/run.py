@@ -66,7 +66,8 @@ class Run:
         for number in range(first, len(self._stages)):
             stage, plan = self._stages[number], self.plans[number]
             check_cancel(self._cancel)
-            conditioning = self._phases.condition(stage.request, plan, self.recorder)
+            earlier = self._stages[0].request.steps if number else None
+            conditioning = self._phases.condition(stage.request, plan, self.recorder, earlier)
             self.notes.extend(note for note in conditioning.notes if note not in self.notes)
             check_cancel(self._cancel)
             start = self._start(number, base)

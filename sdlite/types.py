@@ -287,6 +287,16 @@ class Request:
     """The picture to start from; ``width`` and ``height`` are its own unless given."""
     hires: Hires | None = None
     """A second, larger pass."""
+    clip_skip: int = 1
+    """Layer of the text encoder whose states are used, from the end: 1 is the last, 2 the one
+    before (A1111's Clip skip)."""
+    emphasis: str = "Original"
+    """How weights in prompts are read and applied: ``Original``, ``No norm``, ``Ignore``, ``None``
+    (A1111's), ``ComfyUI`` or ``compel``."""
+    guidance_rescale: float = 0.0
+    """How much of the contrast that guidance adds is taken back, 0 to 1 (Lin et al. 2023)."""
+    guidance_interval: tuple[float, float] | None = None
+    """Lowest and highest sigma at which guidance acts; None is always."""
 
 
 @dataclass(frozen=True)

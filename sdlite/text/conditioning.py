@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from sdlite.text.tokenizer import ClipTokenizer
+from sdlite.text.encoder import Encoded, Encoder, Group, check_weight, encode_groups
+from sdlite.text.prompt import read_negative, read_prompt
+from sdlite.text.schedule import Change, Nodes, schedule, walk
+from sdlite.text.weighting import find_emphasis
 from sdlite.types import Cond, Conditions, Float32, StepConds
-
-SYNTAX = re.compile(r"\([^()]*:\s*[\d.]+\s*\)|<(?:lora|lyco|hypernet):[^>]*>")
-"""``(word:1.2)`` and ``<lora:name:1>`` of A1111's prompt language, which is not spoken yet."""
-EncodeText = Callable[[npt.NDArray[np.int64]], Float32]
-"""Token ids ``(batch, tokens)`` to features ``(batch, tokens, width)``."""
-
 
 Timeline = tuple[tuple[int, Cond], ...]
 """``(last step, cond)`` in order: a cond is used up to and with that 0-based step, the last one to
@@ -32,12 +27,21 @@ class Conditioning:
     negative: Timeline | None
     """The negative prompt; None where guidance never needs it."""
     notes: tuple[str, ...] = ()
-    """What the user should know, e.g. the part of a prompt that was cut off."""
+    """What the user should know."""
 
     def at(self, step: int) -> StepConds:
-        """What is drawn in a step, counted from 0."""
+        """What is drawn in a step, counted from 0.
+
+        Prompts of a composition that differ in length are made equally long as in A1111, by
+        repeating the last token of the shorter ones.
+        """
+        conds = [_at(timeline, step) for timeline, _ in self.parts]
+        longest = max(cond.context.shape[1] for cond in conds)
         return StepConds(
-            tuple((_at(timeline, step), weight) for timeline, weight in self.parts),
+            tuple(
+                (_lengthened(cond, longest), weight)
+                for cond, (_, weight) in zip(conds, self.parts, strict=True)
+            ),
             None if self.negative is None else _at(self.negative, step),
         )
 
@@ -63,32 +67,85 @@ def _at(timeline: Timeline, step: int) -> Cond:
     return timeline[-1][1]
 
 
+def _lengthened(cond: Cond, tokens: int) -> Cond:
+    missing = tokens - cond.context.shape[1]
+    if not missing:
+        return cond
+    tail = np.repeat(cond.context[:, -1:], missing, axis=1)
+    return Cond(np.concatenate([cond.context, tail], axis=1), cond.added)
+
+
 def condition(
-    encode_text: EncodeText,
-    tokenizer: ClipTokenizer,
+    encoders: Sequence[Encoder],
     prompt: str,
     negative_prompt: str,
+    *,
     guided: bool,
+    steps: int,
+    earlier: int | None = None,
+    emphasis: str = "Original",
 ) -> Conditioning:
-    """Encode a prompt, and with guidance its negative, in one call."""
-    named = [("prompt", prompt)]
+    """Encode everything a run is told.
+
+    Args:
+        encoders: the model's text encoders; features of several are joined along their width.
+        prompt: in the prompt language, docs/prompts.md.
+        negative_prompt: the same; AND and tags are words in it.
+        guided: whether the negative prompt is needed.
+        steps: steps of the run, for prompts that change in it.
+        earlier: in a second pass (hires), steps of the first, from which changes count on.
+        emphasis: how weights are read and applied, a name of ``EMPHASES``.
+
+    Raises:
+        UnknownName: there is no such emphasis.
+        RequestError: a weight is too large to compute with.
+        EngineError: a text encoder failed.
+    """
+    chosen = find_emphasis(emphasis)
+    read = read_prompt(prompt)
+    for nodes, weight in read.parts:
+        check_weight("".join(node for node in nodes if isinstance(node, str)), weight)
+    named: list[tuple[str, Nodes]] = [("prompt", nodes) for nodes, _ in read.parts]
     if guided:
-        named.append(("negative prompt", negative_prompt))
-    tokens = [tokenizer.encode(text) for _, text in named]
-    notes = tuple(
-        f"{name} is longer than the text encoder reads; ignored from {_start(cut.dropped)!r} on"
-        for (name, _), cut in zip(named, tokens, strict=True)
-        if cut.dropped
+        named.append(("negative prompt", read_negative(negative_prompt)))
+    schedules = [schedule(nodes, steps, earlier) for _, nodes in named]
+    groups = [_group(entries) for entries in schedules]
+    encoded = [encode_groups(encoder, groups, chosen) for encoder in encoders]
+    timelines = []
+    for index, (entries, group) in enumerate(zip(schedules, groups, strict=True)):
+        conds = [
+            _cond([each[index][place] for each in encoded]) for place in range(len(group.texts))
+        ]
+        found = dict(zip(group.texts, conds, strict=True))
+        timelines.append(tuple((last, found[text]) for last, text in entries))
+    weights = [weight for _, weight in read.parts]
+    notes = [
+        f"{name} changes at {change.when}, which is not within the run of {steps} steps"
+        for name, nodes in named
+        for change in walk(nodes)
+        if isinstance(change, Change)
+        and earlier is None
+        and not 1 <= change.step(steps, None) < steps
+    ]
+    notes += [f"{tag.text} in the prompt is not applied" for tag in read.tags]
+    if len(weights) == 1 and weights[0] != 1.0:
+        notes.append(
+            f"the prompt ends in ':{weights[0]:g}', which gives the whole of it that weight, as in "
+            "A1111"
+        )
+    return Conditioning(
+        tuple(zip(timelines, weights, strict=False)),
+        timelines[-1] if guided else None,
+        tuple(dict.fromkeys(notes)),
     )
-    notes += tuple(
-        f"{name} has {match[0]!r}: weights and <...:...> tags are read as plain words so far"
-        for name, text in named
-        if (match := SYNTAX.search(text))
-    )
-    features = encode_text(np.stack([cut.ids for cut in tokens]))
-    negative = ((0, Cond(features[1:2])),) if guided else None
-    return Conditioning(((((0, Cond(features[:1])),), 1.0),), negative, notes)
 
 
-def _start(text: str, limit: int = 40) -> str:
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+def _group(entries: Sequence[tuple[int, str]]) -> Group:
+    counts: dict[str, int] = {}
+    for _, text in entries:
+        counts[text] = counts.get(text, 0) + 1
+    return Group(tuple(counts), tuple(counts.values()))
+
+
+def _cond(encoded: Sequence[Encoded]) -> Cond:
+    return Cond(np.concatenate([each.context for each in encoded], axis=-1))

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import numpy as np
-import numpy.typing as npt
 
 from sdlite.errors import PackageInvalid
 
@@ -21,16 +17,6 @@ if TYPE_CHECKING:
 # CLIP (Radford et al., 2021) cuts contractions, runs of letters, single digits and runs of other
 # characters; white space separates and is dropped.
 WORD_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """One prompt as the text encoder takes it."""
-
-    ids: npt.NDArray[np.int64]
-    """``(length,)``: begin, the prompt's tokens, end, padding."""
-    dropped: str
-    """The end of the prompt that did not fit; empty when all did."""
 
 
 class ClipTokenizer:
@@ -64,22 +50,27 @@ class ClipTokenizer:
             files[path.name] = path.read_bytes()
         return cls(spec, files)
 
-    def encode(self, text: str) -> Tokens:
-        """Token ids of one prompt, cut or padded to the encoder's length."""
-        spec = self._spec
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        room = spec.length - 2
-        kept = list(encoding.ids[:room])
-        dropped = ""
-        if len(encoding.ids) > room:
-            dropped = text[encoding.offsets[room][0] :].strip()
-        ids = [spec.bos, *kept, spec.eos]
-        ids += [spec.pad] * (spec.length - len(ids))
-        return Tokens(np.asarray(ids, np.int64), dropped)
+    @property
+    def size(self) -> int:
+        """Tokens of a prompt that fit into one chunk, begin and end not counted."""
+        return self._spec.length - 2
 
-    def encode_batch(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Token ids of several prompts, ``(len(texts), length)``."""
-        return np.stack([self.encode(text).ids for text in texts])
+    @property
+    def comma(self) -> int | None:
+        """The token of a comma; None when there is none."""
+        found: int | None = self._tokenizer.token_to_id(",</w>")
+        return found
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of each text, without begin, end and padding, however long."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def chunk_ids(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        """What the text encoder reads for at most ``size`` tokens: begin, tokens, end, padding."""
+        spec = self._spec
+        padding = (spec.pad,) * (self.size - len(tokens))
+        return (spec.bos, *tokens, spec.eos, *padding)
 
 
 def _build(files: dict[str, bytes]) -> tokenizers.Tokenizer:

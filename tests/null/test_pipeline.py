@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -290,10 +291,62 @@ def test_threads_share_a_pipeline(opened: Opener) -> None:
         assert (pixels(result) == pixels(pipe.generate("x", seed=seed, steps=3))).all()
 
 
-def test_a_long_prompt_is_told(opened: Opener) -> None:
-    (note,) = opened().generate("red " * 100, steps=1).notes
-    assert note.startswith("prompt is longer than the text encoder reads; ignored from 'red red")
-    assert opened().generate("", steps=1).notes == ()
+def test_the_end_of_a_long_prompt_counts(opened: Opener) -> None:
+    pipe = opened()
+    long = pipe.generate("red " * 100 + "cat", seed=1, steps=2)
+    assert (pixels(long) != pixels(pipe.generate("red " * 100 + "cow", seed=1, steps=2))).any()
+    assert long.notes == pipe.generate("", steps=1).notes == ()
+
+
+def test_prompts_joined_by_and_take_a_call_more(opened: Opener) -> None:
+    pipe = opened(memory_mode="mapped")
+    assert pipe.plan(Request("a AND b")).shape.prompts == 2
+    assert pipe.generate("a AND b AND c", steps=3, seed=1).phases[1].calls == 12
+    assert pipe.generate("a AND b", steps=3, seed=1, guidance=1.0).phases[1].calls == 9
+    assert pipe.generate("a:0.5 AND b:0.5", steps=3, seed=1, guidance=1.0).phases[1].calls == 6
+    together = pixels(opened().generate("a AND b :0.7", steps=3, seed=1, images=2))
+    apart = pixels(pipe.generate("a AND b :0.7", steps=3, seed=1, images=2))
+    assert (together == apart).all()
+
+
+def test_a_prompt_changes_during_the_run_and_when_it_is_resumed(opened: Opener) -> None:
+    pipe = opened()
+    changing = Request("[circle:square:0.5]", seed=3, steps=6)
+    whole = list(pipe.steps(changing))
+    for other in ("circle", "square"):
+        *_, last = pipe.steps(replace(changing, prompt=other))
+        assert (last.x != whole[-1].x).any()
+    for step in whole[:-1]:
+        *_, last = pipe.steps(changing, resume=step.state)
+        assert (last.x == whole[-1].x).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clip_skip": 2},
+        {"emphasis": "No norm"},
+        {"emphasis": "ComfyUI"},
+        {"guidance_rescale": 0.7},
+        {"guidance_interval": (0.5, 5.0)},
+    ],
+)
+def test_every_option_changes_the_picture(opened: Opener, change: dict[str, object]) -> None:
+    pipe = opened()
+    request = Request("a (red:1.5) cat", seed=3, steps=6, guidance=5.0)
+    plain = pixels(pipe.generate(request))
+    assert (pixels(pipe.generate(replace(request, **change))) != plain).any()
+
+
+def test_guidance_outside_its_interval_costs_no_call(opened: Opener) -> None:
+    pipe = opened(memory_mode="mapped")
+    request = Request("x", seed=1, steps=4, sampler="Euler", guidance_interval=(0.0, 0.0))
+    assert pipe.generate(request).phases[1].calls == 4
+
+
+def test_a_layer_that_the_text_encoder_does_not_give(opened: Opener) -> None:
+    with pytest.raises(RequestError, match="clip skip 5 is not among"):
+        opened().generate(Request("x", clip_skip=5, steps=1))
 
 
 @pytest.mark.parametrize(
@@ -321,3 +374,22 @@ def test_requests_that_cannot_be(
 ) -> None:
     with pytest.raises(error, match=message):
         opened().generate("x", **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"clip_skip": 0}, RequestError, "clip skip 0 is not between 1, .* and 12"),
+        ({"clip_skip": 1.5}, RequestError, "clip_skip 1.5 is not a whole number"),
+        ({"emphasis": "Orginal"}, UnknownName, "Did you mean 'Original'"),
+        ({"guidance_rescale": 1.1}, RequestError, "guidance rescale 1.1 is not between 0 and 1"),
+        ({"guidance_rescale": float("nan")}, RequestError, "guidance rescale nan"),
+        ({"guidance_interval": (5.0, 0.5)}, RequestError, "guidance interval 5.0 to 0.5"),
+        ({"guidance_interval": (-1.0, 0.5)}, RequestError, "guidance interval -1.0 to 0.5"),
+    ],
+)
+def test_wishes_that_cannot_be(
+    opened: Opener, change: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        opened().generate(replace(Request("x"), **change))
