@@ -209,7 +209,7 @@ def test_words_without_quotes_are_noticed(run: Run) -> None:
 
 
 def test_notes_are_told_once(run: Run) -> None:
-    done = run("generate", "word " * 200, "-n", "2", "--steps", "1", "-o", "a.png")
+    done = run("generate", "a <lora:b:1>", "-n", "2", "--steps", "1", "-o", "a.png")
     assert done.exit_code == 0
     assert done.stderr.count("note:") == 1
     assert len(done.stderr.splitlines()) == 2
