@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -213,7 +214,8 @@ class Phases:
                 drawn = noise(float(sigmas[0]), float(sigmas[0]))
             first, clean = starting_latents(start, sampler, drawn, sigmas)
             if clean is not None and start.mask is not None:
-                denoise = keeping(denoise, clean, start.mask)
+                blind = float(sigmas[0]) if start.pure else math.inf
+                denoise = keeping(denoise, clean, start.mask, blind)
             steps = sampler.run(denoise, first, sigmas, noise, resume)
             check_cancel(cancel)
             for step in steps:

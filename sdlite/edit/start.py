@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +29,7 @@ class Start:
     noise_content: bool = False
     """Put the starting noise under the mask before noise is added."""
     pure: bool = False
-    """Begin with nothing but noise although there are latents."""
+    """The model's first look shows it nothing but noise, also where the mask keeps the picture."""
     channels: Float32 | None = None
     """Further inputs of an inpainting U-Net, ``(1, n, height, width)``."""
     drawn: bool = False
@@ -153,12 +154,12 @@ def starting_latents(
     clean = np.broadcast_to(start.latents, noise.shape).astype(np.float32)
     if start.noise_content and start.mask is not None:
         clean = clean * (1 - start.mask) + noise * start.mask
-    if start.pure:
-        return initial_latents(sampler, noise, sigmas), clean
+    if start.pure and start.mask is not None:
+        return clean * (1 - start.mask) + noise * sigmas[0], clean
     return clean + noise * sigmas[0], clean
 
 
-def keeping(denoise: Denoise, clean: Float32, mask: Float32) -> Denoise:
+def keeping(denoise: Denoise, clean: Float32, mask: Float32, blind: float = math.inf) -> Denoise:
     """A denoiser that knows the picture outside the mask.
 
     A1111's way to inpaint with any model: in every estimate, what is not painted is put back.
@@ -167,11 +168,12 @@ def keeping(denoise: Denoise, clean: Float32, mask: Float32) -> Denoise:
         denoise: the model's.
         clean: latents of the picture, ``(images, channels, height, width)``.
         mask: share that is painted, ``(1, 1, height, width)``.
+        blind: from this sigma on the model does not see what is kept (diffusers at strength 1).
     """
     kept = clean * (1 - mask)
 
     def blended(x: Float32, sigma: float) -> Estimate:
-        found = denoise(x, sigma)
+        found = denoise(x - kept if sigma >= blind else x, sigma)
         without = None if found.x0_uncond is None else found.x0_uncond * mask + kept
         return Estimate(found.x0 * mask + kept, without)
 
