@@ -1,23 +1,28 @@
-"""The work behind ``sdlite generate``: one picture after the other, each kept once it is there."""
+"""The work of the commands that draw: one picture after the other, each kept once it is there."""
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdlite import __version__
-from sdlite.cli.edge import tell
+from sdlite.cli.edge import INTERRUPTED, tell
+from sdlite.cli.interrupt import Job
+from sdlite.cli.options import load_settings
+from sdlite.cli.progress import wanted
 from sdlite.cli.table import readable
 from sdlite.errors import Cancelled
-from sdlite.output import Destination
+from sdlite.output import Destination, destination
 
 if TYPE_CHECKING:
     from sdlite.pipeline import Pipeline
@@ -27,6 +32,91 @@ if TYPE_CHECKING:
 log = logging.getLogger("sdlite.cli")
 
 SEEDS = 2**64
+FLAGS = ("metadata", "overwrite", "preview", "progress", "quiet", "as_json")
+"""Options that are no settings with a value."""
+
+Change = Callable[["Request"], "Request"]
+"""What a command makes of a request with the common options."""
+Work = Callable[["Pipeline", "Request", Callable[["Step"], object], threading.Event], "Result"]
+"""``(pipe, request, on_step, cancel) -> Result``: how a picture is made."""
+
+
+def generate_one(
+    pipe: Pipeline, request: Request, on_step: Callable[[Step], object], cancel: threading.Event
+) -> Result:
+    """The usual work."""
+    return pipe.generate(request, on_step=on_step, cancel=cancel)
+
+
+@dataclass(frozen=True)
+class DrawingOptions:
+    """What the options of every command that draws say."""
+
+    settings: Mapping[str, Any]
+    """Parsed values by name."""
+    metadata: bool
+    """Whether pictures carry their parameters."""
+    overwrite: bool
+    """Whether files may be replaced."""
+    preview: bool
+    """Whether to show pictures grow."""
+    progress: bool
+    """Whether to show a bar."""
+    quiet: bool
+    """Whether nothing but paths is printed."""
+    as_json: bool
+    """Whether one JSON object is printed instead."""
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> DrawingOptions:
+        """Options as click gives them; settings that were not given are looked up elsewhere."""
+        values = load_settings()
+        flags = {name: given[name] for name in FLAGS}
+        for name in ("metadata", "preview"):
+            flags[name] = values.get(name).value if flags[name] is None else flags[name]
+        flags["progress"] = wanted(False if flags["quiet"] else flags["progress"])
+        chosen = {
+            name: values.get(name, text).value for name, text in given.items() if name not in FLAGS
+        }
+        return cls(settings=chosen, **flags)
+
+
+def draw(
+    ctx: click.Context,
+    options: DrawingOptions,
+    prompts: tuple[str, ...],
+    change: Change = lambda request: request,
+    work: Work = generate_one,
+) -> None:
+    """Draw a picture of each prompt, say what came of it, and exit as the command should."""
+    chosen = options.settings
+    job = Drawing(
+        prompts=prompts,
+        settings=chosen,
+        target=destination(
+            chosen["output"],
+            len(prompts) * chosen["images"],
+            chosen["format"],
+            options.overwrite,
+        ),
+        metadata=options.metadata,
+        preview=options.preview,
+        progress=options.progress,
+        quiet=options.quiet,
+        report=None if options.as_json else Lines(options.quiet),
+        change=change,
+        work=work,
+    )
+    try:
+        Job(job.draw).run()
+    finally:
+        if options.as_json:
+            click.echo(json.dumps(job.summary(sys.exc_info()[1]), indent=1))
+    if job.cancelled:
+        tell(f"stopped; {len(job.pictures)} of {job.total} pictures were finished and kept")
+        ctx.exit(INTERRUPTED)
+    if not options.as_json and not options.quiet:
+        job.closing_line()
 
 
 @dataclass(frozen=True)
@@ -59,7 +149,7 @@ class Lines:
 
 @dataclass
 class Drawing:
-    """A job of ``sdlite generate``."""
+    """A job of a command that draws."""
 
     prompts: tuple[str, ...]
     """What to draw."""
@@ -77,6 +167,10 @@ class Drawing:
     """Whether nothing but paths is printed."""
     report: Lines | None
     """Who is told about finished pictures; None for nobody."""
+    change: Change
+    """What is made of each request."""
+    work: Work
+    """How a picture is made."""
     pictures: list[Picture] = field(default_factory=list)
     """What is finished."""
     cancelled: bool = False
@@ -102,7 +196,6 @@ class Drawing:
     def _draw(self, cancel: threading.Event, writing: threading.Lock) -> None:
         import sdlite
         from sdlite.cli.progress import Preview, StepBar
-        from sdlite.metadata import infotext
         from sdlite.preview import map_for
 
         chosen = self.settings
@@ -139,13 +232,11 @@ class Drawing:
                 bar.begin(index)
                 if shown is not None:
                     shown.begin(self.target, index)
-                result = pipe.generate(request, on_step=on_step, cancel=cancel)
+                result = self.work(pipe, request, on_step, cancel)
                 seed = result.seeds[0]
-                text = infotext(result.request, seed, manifest, __version__)
+                text = result.infotexts[0] if self.metadata else None
                 with writing:
-                    path = self.target.save(
-                        index, result.images[0], text if self.metadata else None
-                    )
+                    path = self.target.save(index, result.images[0], text)
                 self.pictures.append(Picture(path, seed, result))
                 if shown is not None:
                     shown.end(result.images[0])
@@ -169,7 +260,7 @@ class Drawing:
             first: int | None = None
             for index in range(chosen["images"]):
                 seed = chosen["seed"] if first is None else (first + index) % SEEDS
-                yield Request(
+                request = Request(
                     prompt=prompt,
                     negative_prompt=chosen["negative"],
                     width=width,
@@ -181,6 +272,7 @@ class Drawing:
                     seed=seed,
                     rng=chosen["rng"],
                 )
+                yield self.change(request)
                 if first is None:
                     first = self.pictures[-1].seed
 
@@ -215,7 +307,7 @@ class Drawing:
 
 def _describe(picture: Picture) -> dict[str, Any]:
     result = picture.result
-    request = asdict(result.request)
+    request = _plain(result.request)
     del request["seed"], request["images"]
     return {
         "path": str(picture.path.absolute()),
@@ -226,6 +318,19 @@ def _describe(picture: Picture) -> dict[str, Any]:
         "phases": [_rounded(asdict(phase)) for phase in result.phases],
         "notes": list(result.notes),
     }
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """A request or part of one as JSON can say it: pictures by their size."""
+    found: dict[str, Any] = {}
+    for item in fields(value):
+        part = getattr(value, item.name)
+        if hasattr(part, "__dataclass_fields__"):
+            part = _plain(part)
+        elif hasattr(part, "getpixel"):
+            part = {"width": part.width, "height": part.height}
+        found[item.name] = part
+    return found
 
 
 def _rounded(fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Options of ``generate`` and what completes them."""
+"""Options of the commands that draw, and what completes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from sdlite import home, settings
+from sdlite.choices import MEMORY_MODES, PRECISIONS, RNGS
 from sdlite.errors import SdliteError
+from sdlite.output import FORMATS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -59,3 +61,113 @@ def schedule_names() -> list[str]:
 def load_settings() -> settings.Settings:
     """The user's settings file and environment."""
     return settings.read(home.folders().settings, os.environ)
+
+
+_DRAWING = (
+    setting(
+        "model",
+        "-m",
+        metavar="NAME|PATH",
+        complete=model_names,
+        help="Which model; see sdlite models. Default: shapes.",
+    ),
+    setting(
+        "output",
+        "-o",
+        metavar="FILE|FOLDER",
+        help="Where to write. Several pictures are numbered; a folder gets sdlite-0001.png and so "
+        "on. Default: the current folder.",
+    ),
+    setting(
+        "images", "-n", metavar="N", help="Pictures per prompt, with seeds counting up. Default: 1."
+    ),
+    setting("negative", metavar="TEXT", help="What to steer away from."),
+    setting("steps", "-s", metavar="N", help="Steps, 1 to 1000; 20 is usual."),
+    setting("size", metavar="WxH", help="Pixels, multiples of 8, at most 4096."),
+    setting(
+        "guidance",
+        "-g",
+        metavar="SCALE",
+        help="How closely to follow the prompt, 0 to 100; 5 to 9 is usual, 1 turns it off.",
+    ),
+    setting(
+        "seed",
+        metavar="N",
+        help="Same seed, same picture. 0 to 2**64-1; -1, the default, draws one.",
+    ),
+    setting(
+        "sampler",
+        metavar="NAME",
+        complete=sampler_names,
+        help='E.g. "Euler a", "DPM++ 2M", "DDIM"; any usual spelling.',
+    ),
+    setting(
+        "schedule",
+        metavar="NAME",
+        complete=schedule_names,
+        help="E.g. Karras, Exponential, Normal; any usual spelling.",
+    ),
+    setting(
+        "rng",
+        metavar="NAME",
+        complete=lambda: list(RNGS),
+        help="Whose seeds these are: cpu (torch, the default), nv (A1111 on NVIDIA), numpy.",
+    ),
+    setting("threads", "-t", metavar="N", help="Compute threads. Default: one a physical core."),
+    setting(
+        "precision",
+        metavar="NAME",
+        complete=lambda: list(PRECISIONS),
+        help="fp32 or fp16: refuse a model that holds the other.",
+    ),
+    setting("max-memory", metavar="BYTES", help="Most main memory to take, e.g. 1.5G or 900M."),
+    setting(
+        "memory-mode",
+        metavar="MODE",
+        complete=lambda: list(MEMORY_MODES),
+        help="auto, normal (fastest) or mapped (weights stay in their file).",
+    ),
+    setting("runtime", metavar="NAME", help="Engine. Default: the first that can be used."),
+    setting("device", metavar="NAME", help="Device of the engine."),
+    setting(
+        "format",
+        "-f",
+        metavar="NAME",
+        complete=lambda: list(FORMATS),
+        help="png, jpg or webp. Default: what the file's name says, else png.",
+    ),
+    click.option(
+        "--metadata/--no-metadata",
+        default=None,
+        help="Write prompt, seed and settings into the picture, as A1111 does. Default: yes.",
+    ),
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace files that exist; without it they are never touched.",
+    ),
+    click.option(
+        "--preview/--no-preview",
+        default=None,
+        help="Show the growing picture: in the terminal where it can, else as NAME.preview.png.",
+    ),
+    click.option(
+        "--progress/--no-progress",
+        default=None,
+        help="Show a progress bar. Default: in a terminal.",
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing but the paths."),
+    click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Print one JSON object: paths, seeds, timings, memory, plan.",
+    ),
+)
+
+
+def drawing_options(function: Function) -> Function:
+    """Add the options every command that draws has; ``DrawingOptions`` reads them."""
+    for option in reversed(_DRAWING):
+        function = option(function)
+    return function
