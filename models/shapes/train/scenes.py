@@ -90,7 +90,7 @@ def _pick(rng: np.random.Generator, names: tuple[str, ...]) -> str:
 
 
 _COLOR_NAMES = tuple(COLORS)
-_STYLE_P = (0.70, 0.15, 0.15)
+_STYLE_P = (0.50, 0.25, 0.25)
 _ONE_SIZES = (("plain", 0.44), ("small", 0.28), ("large", 0.28))
 _PAIR_SIZES = (
     (("plain", "plain"), 0.46),

@@ -20,10 +20,14 @@ import torch
 import torch.nn.functional as F
 from captions import caption
 from diffusers import AutoencoderKL
+from optimizer import Optimizer
 from scenes import Scene, draw_scene, render
 from tokenizer import WordCodes
 from train_vae import pictures, psnr
 from transformers import CLIPTextModel
+
+SQUARE = 3.0
+"""Weight of the squared error."""
 
 
 class Faults:
@@ -105,7 +109,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--end-at")
     parser.add_argument("--seed", type=int, default=4)
-    parser.add_argument("--rate", type=float, default=4e-4)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -117,7 +121,8 @@ def main() -> None:
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=args.rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    named = [(name, p) for name, p in vae.named_parameters() if p.requires_grad]
+    optimizer = Optimizer(named, args.rate, 4e-4, 0.01, ("conv_in", "conv_out", "quant_conv"))
     average = common.Average(parameters, 0.995)
     iteration, used = 0, 0.0
     state = common.load_checkpoint(folder / "decoder.pt")
@@ -146,13 +151,10 @@ def main() -> None:
         gradient = (error[..., 1:] - error[..., :-1]).abs().mean()
         gradient = gradient + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
         l1 = error.abs().mean()
-        optimizer.zero_grad(set_to_none=True)
-        (l1 + gradient).backward()
+        (l1 + gradient + SQUARE * error.pow(2).mean()).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        now = common.rate(progress, args.rate, iteration, 50)
-        for group in optimizer.param_groups:
-            group["lr"] = now
-        optimizer.step()
+        factor = common.rate(progress, 1.0, iteration, 50)
+        optimizer.step(factor)
         average.update(iteration)
         iteration += 1
         progress = budget.progress(iteration)
@@ -166,7 +168,7 @@ def main() -> None:
                 used=round(budget.used(), 1),
                 l1=round(float(means[0]), 5),
                 gradient=round(float(means[1]), 5),
-                rate=now,
+                rate=args.rate * factor,
             )
         if time.time() - saved > 150 or progress >= 1:
             saved = time.time()

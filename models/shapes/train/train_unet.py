@@ -22,6 +22,7 @@ import parallel
 import torch
 from captions import caption
 from diffusers import AutoencoderKL
+from optimizer import Optimizer
 from scenes import Scene, draw_scene, neighbour, render
 from tokenizer import WordCodes
 from torch import nn
@@ -83,7 +84,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--end-at")
     parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--renew", type=int, default=8, help="new scenes a step")
     parser.add_argument("--pool", type=int, default=32768, help="scenes kept")
@@ -111,13 +112,9 @@ def train(team: parallel.Team, args: argparse.Namespace) -> None:
     master = [nn.Parameter(p.detach().clone()) for p in model.parameters()]
     model = model.to(torch.bfloat16)
     working = list(model.parameters())
-    decayed = [p for p in master if p.ndim > 1]
-    plain = [p for p in master if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}],
-        lr=args.rate,
-        betas=(0.9, 0.99),
-        fused=True,
+    names = [name for name, _ in model.named_parameters()]
+    optimizer = Optimizer(
+        zip(names, master, strict=True), args.rate, 1e-3, 0.05, ("conv_in", "conv_out")
     )
     average = common.Average(master, args.average)
     iteration, used = 0, 0.0
@@ -173,10 +170,8 @@ def train(team: parallel.Team, args: argparse.Namespace) -> None:
             theirs.grad = None
         team.mean_gradients(master)
         torch.nn.utils.clip_grad_norm_(master, 1.0)
-        now = common.rate(progress, args.rate, iteration, 200)
-        for group in optimizer.param_groups:
-            group["lr"] = now
-        optimizer.step()
+        factor = common.rate(progress, 1.0, iteration, 200)
+        optimizer.step(factor, team)
         with torch.no_grad():
             torch._foreach_copy_(working, master)
         average.update(iteration)
@@ -195,7 +190,7 @@ def train(team: parallel.Team, args: argparse.Namespace) -> None:
                 loss=round(float(weighted), 5),
                 noise_error=round(float(noise_error), 5),
                 picture_error_above_700=round(float(picture_error), 5),
-                rate=round(now, 7),
+                rate=round(args.rate * factor, 7),
                 pool=len(pool.scenes),
             )
             losses.clear()
