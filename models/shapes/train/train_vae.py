@@ -4,9 +4,9 @@ First on 64x64 crops; then on whole pictures, because group norms and the middle
 what they see in use. Loss: L1, L2 (a thin outline that is lost is few pixels far off), L1 of the
 image gradients, and a little KL.
 
-Half of the latents are disturbed before they are decoded, as a U-Net under guidance disturbs them:
-scaled up, shifted as a whole, blotted; all are a little noisy. So the encoder learns to keep colours far
-apart, with the mean of all between them, and the decoder to paint what was meant.
+Half of the latents are disturbed before they are decoded, as a U-Net under guidance disturbs
+them: scaled up, shifted as a whole, blotted; all are a little noisy. So the encoder learns to keep
+colours far apart, with the mean of all between them, and the decoder to paint what was meant.
 """
 
 from __future__ import annotations
