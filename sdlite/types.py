@@ -293,8 +293,9 @@ class Request:
     emphasis: str = "Original"
     """How weights in prompts are read and applied: ``Original``, ``No norm``, ``Ignore``, ``None``
     (A1111's), ``ComfyUI`` or ``compel``."""
-    guidance_rescale: float = 0.0
-    """How much of the contrast that guidance adds is taken back, 0 to 1 (Lin et al. 2023)."""
+    guidance_rescale: float | None = None
+    """How much of the contrast that guidance adds is taken back, 0 to 1 (Lin et al. 2023); None is
+    the package's default."""
     guidance_interval: tuple[float, float] | None = None
     """Lowest and highest sigma at which guidance acts; None is always."""
 
