@@ -37,9 +37,11 @@ from sdlite.sampling import (
     Predict,
     batch_noise,
     denoiser,
+    final_latents,
     noise_for,
     resolve,
     sigmas_for,
+    skipped_levels,
 )
 from sdlite.text.conditioning import Conditioning, condition
 from sdlite.text.encoder import Encoder
@@ -178,10 +180,12 @@ class Phases:
         manifest = self._package.manifest
         shape = chosen.shape
         sampler, schedule = resolve(str(request.sampler), request.schedule)
-        whole = sigmas_for(schedule, self._levels, request.steps or 1, sampler)
-        sigmas = whole[start.first :]
+        sdxl = manifest.family.startswith("sdxl")
+        count = request.steps or 1
+        whole = sigmas_for(schedule, self._levels, count, sampler, sdxl=sdxl)
+        sigmas = whole[skipped_levels(whole, start.first, count) :]
         latent_shape = self.latent_shape(chosen)
-        noise = noise_for(sampler, request.rng, seeds_of(request), latent_shape, whole)
+        noise = noise_for(sampler, request.rng, seeds_of(request), latent_shape, self._levels)
         if resume is not None and resume.x.shape != (shape.images, *latent_shape):
             raise RequestError(
                 f"the state to resume has latents {resume.x.shape}, "
@@ -200,8 +204,9 @@ class Phases:
                 manifest.prediction,
                 told,
                 float(request.guidance or 0.0),
-                rescale=request.guidance_rescale or 0.0,
+                rescale=request.guidance_rescale,
                 interval=request.guidance_interval,
+                factor=sampler.guidance_factor,
                 consistency=sampler.consistency,
             )
             if start.drawn:
@@ -216,7 +221,7 @@ class Phases:
             if clean is not None and start.mask is not None:
                 blind = float(sigmas[0]) if start.pure else math.inf
                 denoise = keeping(denoise, clean, start.mask, blind)
-            steps = sampler.run(denoise, first, sigmas, noise, resume)
+            steps = sampler.bind(self._levels)(denoise, first, sigmas, noise, resume)
             check_cancel(cancel)
             for step in steps:
                 if not np.isfinite(step.x).all():
@@ -227,6 +232,8 @@ class Phases:
                         chosen.placement("unet").artifacts[0].graph,
                         f"latents are not finite after step {step.index + 1}",
                     )
+                if step.index + 1 == step.total:
+                    step = replace(step, x=final_latents(sampler, step.x, sigmas))
                 with recorder.outside():
                     yield step
                 check_cancel(cancel)

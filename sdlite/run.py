@@ -87,7 +87,8 @@ class Run:
                 yield replace(
                     step,
                     index=step.index + sum(lengths[:number]),
-                    total=sum(lengths),
+                    # A sampler may take more or fewer intervals than it was asked for.
+                    total=sum(lengths) - lengths[number] + step.total,
                     state=replace(step.state, stage=number, base=base),
                 )
             base = latents

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL.Image import Image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Array: TypeAlias = npt.NDArray[Any]
 Float32: TypeAlias = npt.NDArray[np.float32]
@@ -118,7 +120,7 @@ class Step:
     index: int
     """0-based number of the interval."""
     total: int
-    """Intervals in the whole run."""
+    """Intervals in the whole run; an adaptive sampler's guess until it ends."""
     sigma: float
     """Noise level the interval started from."""
     x: Float32
@@ -157,8 +159,9 @@ Denoise: TypeAlias = Callable[[Float32, float], Estimate]
 class Sampler(Protocol):
     """A numerical method as a generator: one ``Step`` an interval of ``sigmas``.
 
-    ``sigmas`` is float32 of length n+1, falling, and ends in 0. ``x`` is noise scaled to
-    ``sigmas[0]`` (plus an image, for image to image).
+    ``sigmas`` is float32 of length n+1, falling, and ends in 0; where it ends above 0 that much
+    noise stays in the latents. ``x`` is noise scaled to ``sigmas[0]`` (plus an image, for image to
+    image). A method may choose levels of its own between the ends, and then the number of steps.
     """
 
     def __call__(
@@ -291,9 +294,8 @@ class Request:
     emphasis: str = "Original"
     """How weights in prompts are read and applied: ``Original``, ``No norm``, ``Ignore``, ``None``
     (A1111's), ``ComfyUI`` or ``compel``."""
-    guidance_rescale: float | None = None
-    """How much of the contrast that guidance adds is taken back, 0 to 1 (Lin et al. 2023); None is
-    the package's default."""
+    guidance_rescale: float = 0.0
+    """How much of the contrast that guidance adds is taken back, 0 to 1 (Lin et al. 2023)."""
     guidance_interval: tuple[float, float] | None = None
     """Lowest and highest sigma at which guidance acts; None is always."""
 

@@ -6,19 +6,21 @@ from sdlite.sampling.brownian import BrownianNoise
 from sdlite.sampling.denoiser import Predict, denoiser
 from sdlite.sampling.levels import NoiseLevels
 from sdlite.sampling.names import (
-    SAMPLERS,
-    SamplerInfo,
+    final_latents,
     find_sampler,
     find_schedule,
     initial_latents,
     noise_for,
     resolve,
     sigmas_for,
+    skipped_levels,
 )
 from sdlite.sampling.rng import BatchNoise, batch_noise
-from sdlite.sampling.schedules import SCHEDULES, ScheduleInfo
+from sdlite.sampling.schedules import SCHEDULES, ScheduleInfo, custom
+from sdlite.sampling.table import OPTIONS, SAMPLERS, SamplerInfo
 
 __all__ = [
+    "OPTIONS",
     "SAMPLERS",
     "SCHEDULES",
     "BatchNoise",
@@ -28,11 +30,14 @@ __all__ = [
     "SamplerInfo",
     "ScheduleInfo",
     "batch_noise",
+    "custom",
     "denoiser",
+    "final_latents",
     "find_sampler",
     "find_schedule",
     "initial_latents",
     "noise_for",
     "resolve",
     "sigmas_for",
+    "skipped_levels",
 ]

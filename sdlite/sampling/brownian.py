@@ -86,12 +86,10 @@ class BrownianNoise:
     """
 
     def __init__(
-        self, rng: str, seeds: Sequence[int], shape: tuple[int, int, int], sigmas: Float32
+        self, rng: str, seeds: Sequence[int], shape: tuple[int, int, int], low: float, high: float
     ) -> None:
         self._latents = BatchNoise(rng, seeds, shape)
         self._shape = shape
-        positive = sigmas[sigmas > 0]
-        low, high = float(positive.min()), float(positive.max())
         make, count = GENERATORS[find_rng(rng)], math.prod(shape)
         self._paths = [BrownianPath(make(seed), seed, low, high, count) for seed in seeds]
         self._position = 0

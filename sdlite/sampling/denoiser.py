@@ -31,6 +31,7 @@ def denoiser(
     *,
     rescale: float = 0.0,
     interval: tuple[float, float] | None = None,
+    factor: float = 1.0,
     consistency: bool = False,
 ) -> Denoise:
     """Build ``denoise(x, sigma) -> Estimate`` around a network.
@@ -51,6 +52,7 @@ def denoiser(
             the prompt's (Lin et al. 2023, equations 15 and 16).
         interval: lowest and highest sigma at which guidance acts, both included; elsewhere it is
             off (Kynkaanniemi et al. 2024).
+        factor: what the scale is multiplied by where guidance acts (DDIM CFG++).
         consistency: the network is a consistency model (LCM). Timesteps are rounded to those it
             was distilled at, and the estimate gets the boundary scaling of Luo et al. 2023
             (timestep scaling 10, sigma_data 0.5) as A1111 applies it.
@@ -88,8 +90,9 @@ def denoiser(
         step = conditions(sigma)
         conds = [cond for cond, _ in step.parts]
         weights = [weight for _, weight in step.parts]
-        scale = max(guidance, 1.0) if low <= sigma <= high else 1.0
-        negative = step.negative if scale > 1.0 or step.unbalanced else None
+        guided = guidance > 1.0 and low <= sigma <= high
+        scale = guidance * factor if guided else 1.0
+        negative = step.negative if guided or step.unbalanced else None
         if negative is not None:
             conds.append(negative)
         elif step.unbalanced:

@@ -8,108 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from sdlite.errors import UnknownName
-from sdlite.sampling import multistep, samplers
 from sdlite.sampling.brownian import BrownianNoise
 from sdlite.sampling.levels import NoiseLevels
 from sdlite.sampling.rng import batch_noise
 from sdlite.sampling.schedules import SCHEDULES, ScheduleInfo, check_steps
-from sdlite.types import Float32, Noise, Sampler
+from sdlite.sampling.table import SAMPLERS, SamplerInfo
+from sdlite.types import Float32, Noise
 
 AUTOMATIC = "Automatic"
-
-
-@dataclass(frozen=True)
-class SamplerInfo:
-    """One sampler, its names and its needs."""
-
-    name: str
-    """A1111's name."""
-    aliases: tuple[str, ...]
-    """Other spellings: A1111's ``k_`` names, diffusers' classes, ComfyUI, stable-diffusion.cpp."""
-    run: Sampler
-    """The method."""
-    default_schedule: str
-    """Schedule that ``Automatic`` means for it."""
-    evaluations: int = 1
-    """Calls of ``denoise`` an interval (the last interval may need fewer)."""
-    stochastic: bool = False
-    """It draws noise in every interval but the last."""
-    consistency: bool = False
-    """It needs a consistency model's denoiser."""
-    brownian: bool = False
-    """Its noise is read off a Brownian path, see ``noise_for``."""
-    unit_start: bool = False
-    """Its first latents have unit variance in the model's own scale, see ``initial_latents``."""
-
-
-SAMPLERS: tuple[SamplerInfo, ...] = (
-    SamplerInfo(
-        "DPM++ 2M",
-        ("k_dpmpp_2m", "DPMSolverMultistep", "DPMSolverMultistepScheduler", "dpmsolver++"),
-        multistep.dpmpp_2m,
-        "karras",
-    ),
-    SamplerInfo(
-        "DPM++ 2M SDE",
-        (
-            "k_dpmpp_2m_sde",
-            "dpmpp_2m_sde_gpu",
-            "sde-dpmsolver++",
-            "DPMSolverMultistepSDE",
-            "DPMSolverMultistepScheduler SDE",
-        ),
-        multistep.dpmpp_2m_sde,
-        "exponential",
-        stochastic=True,
-        brownian=True,
-    ),
-    SamplerInfo(
-        "Euler a",
-        (
-            "k_euler_a",
-            "k_euler_ancestral",
-            "euler_ancestral",
-            "EulerAncestralDiscrete",
-            "EulerAncestralDiscreteScheduler",
-        ),
-        samplers.euler_ancestral,
-        "uniform",
-        stochastic=True,
-    ),
-    SamplerInfo(
-        "Euler",
-        ("k_euler", "EulerDiscrete", "EulerDiscreteScheduler"),
-        samplers.euler,
-        "uniform",
-    ),
-    SamplerInfo(
-        "Heun",
-        ("k_heun", "HeunDiscrete", "HeunDiscreteScheduler"),
-        samplers.heun,
-        "uniform",
-        evaluations=2,
-    ),
-    SamplerInfo(
-        "DDIM",
-        ("k_ddim", "DDIMScheduler"),
-        samplers.ddim,
-        "ddim",
-        unit_start=True,
-    ),
-    SamplerInfo(
-        "LCM",
-        ("k_lcm", "LCMScheduler"),
-        samplers.lcm,
-        "lcm",
-        stochastic=True,
-        consistency=True,
-    ),
-)
 
 
 def _key(name: str) -> str:
@@ -172,26 +82,66 @@ def sigmas_for(
     levels: NoiseLevels,
     steps: int,
     sampler: SamplerInfo | str,
+    *,
+    sdxl: bool = False,
 ) -> Float32:
-    """The array of sigmas a run visits: float32, ``steps`` + 1 long, falling, ending in 0.
+    """The levels a run visits: float32, falling.
+
+    ``steps`` + 1 of them, the last of which is 0. A1111's samplers over timesteps on their own
+    schedule end at its lowest level instead, whose noise stays in the result, and that schedule has
+    more levels where ``steps`` does not divide the timesteps.
+
+    Args:
+        schedule: schedule, its name, or None for the sampler's.
+        levels: of the model.
+        steps: 1 to as many as there are timesteps.
+        sampler: sampler or its name.
+        sdxl: whether the model is of that family.
 
     Raises ``UnknownName`` for a name and ``RequestError`` for a number of steps out of range.
     """
     check_steps(levels, steps)
+    info = sampler if isinstance(sampler, SamplerInfo) else find_sampler(sampler)
     if not isinstance(schedule, ScheduleInfo):
-        name = sampler.name if isinstance(sampler, SamplerInfo) else sampler
-        schedule = resolve(name, schedule)[1]
-    return schedule.make(levels, steps)
+        schedule = resolve(info.name if isinstance(sampler, SamplerInfo) else sampler, schedule)[1]
+    make = schedule.sdxl if sdxl and schedule.sdxl is not None else schedule.make
+    if info.discard_penultimate and steps < levels.train_steps:
+        return np.delete(make(levels, steps + 1), -2)
+    sigmas = make(levels, steps)
+    if info.timesteps and schedule.name == info.default_schedule and len(sigmas) > 2:
+        return sigmas[:-1]
+    return sigmas
+
+
+def skipped_levels(sigmas: Float32, first: int, steps: int) -> int:
+    """How many of a run's levels to leave out so that it begins at interval ``first`` of ``steps``.
+
+    Counted from the low end, as A1111 counts timesteps, because its DDIM may have more levels than
+    ``steps``; an interval is always left. A run from the first interval has them all.
+    """
+    above_0 = int(np.count_nonzero(sigmas))
+    if first == 0:
+        return 0
+    return min(first + max(above_0 - steps, 0), len(sigmas) - 2)
 
 
 def initial_latents(sampler: SamplerInfo, noise: Float32, sigmas: Float32) -> Float32:
     """Latents a run from pure noise starts with; ``noise`` has unit variance.
 
-    k-diffusion's samplers start at ``noise * sigma``. A1111's DDIM starts with the noise in the
-    model's own scale, which is ``noise * sqrt(sigma**2 + 1)`` in this one.
+    k-diffusion's samplers start at ``noise * sigma``. A1111's samplers over timesteps start with
+    the noise in the model's own scale, which is ``noise * sqrt(sigma**2 + 1)`` in this one.
     """
     sigma = float(sigmas[0])
-    return noise * (float(np.hypot(sigma, 1.0)) if sampler.unit_start else sigma)
+    return noise * (float(np.hypot(sigma, 1.0)) if sampler.timesteps else sigma)
+
+
+def final_latents(sampler: SamplerInfo, x: Float32, sigmas: Float32) -> Float32:
+    """Latents a finished run hands over for decoding.
+
+    A1111's samplers over timesteps hand them over in the model's own scale, which differs where
+    they end above 0.
+    """
+    return x / float(np.hypot(sigmas[-1], 1.0)) if sampler.timesteps and sigmas[-1] > 0 else x
 
 
 def noise_for(
@@ -199,14 +149,17 @@ def noise_for(
     rng: str,
     seeds: Sequence[int],
     shape: tuple[int, int, int],
-    sigmas: Float32,
+    levels: NoiseLevels,
 ) -> Noise:
     """Noise of a run as A1111 draws it for this sampler.
 
     The first draw is the initial latents, from each image's generator. Later draws go on with that
-    generator, or for samplers that ask for it (DPM++ 2M SDE) read a Brownian path over ``sigmas``.
-    Arguments and errors are those of ``batch_noise``.
+    generator, or for samplers that ask for it read a Brownian path over the model's levels. A1111
+    spans that path over the levels of the run: the same, to their last digit, where a schedule
+    starts and ends at the model's, as Karras' and the exponential one do. Where the ends move with
+    the number of steps its noise does too; here it never does. Arguments and errors are those of
+    ``batch_noise``.
     """
     if sampler.brownian:
-        return BrownianNoise(rng, seeds, shape, sigmas)
+        return BrownianNoise(rng, seeds, shape, levels.sigma_min, levels.sigma_max)
     return batch_noise(rng, seeds, shape)
