@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, LCMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, LCMScheduler, PNDMScheduler
 from PIL import Image
 from sdlite_export.export import export_package
 
@@ -23,6 +23,7 @@ from tests.parity.test_sampler_parity import (
     LEAST_DB,
     LEVELS,
     MODEL,
+    MULTISTEP,
     NEGATIVE,
     PROMPT,
     SEED,
@@ -52,16 +53,20 @@ def ours(tmp_path_factory):
 def scheduler_of(name):
     if name == "DDIM":
         made = DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=True, steps_offset=1)
+    elif name == "PLMS":
+        made = PNDMScheduler(**BETAS, skip_prk_steps=True, steps_offset=1)
+    elif name == "DDPM":
+        made = DDPMScheduler(**BETAS, clip_sample=False, steps_offset=1)
     elif name == "LCM":
         made = LCMScheduler(**BETAS, clip_sample=False)
     else:
-        kind, options = CASES[name]
+        kind, options = (CASES | MULTISTEP)[name]
         return kind(**BETAS, **options)
     made.alphas_cumprod = torch.from_numpy(1.0 / (1.0 + LEVELS.sigmas**2))
     return made
 
 
-@pytest.mark.parametrize("name", [*CASES, "DDIM", "LCM"])
+@pytest.mark.parametrize("name", [*CASES, "LMS", "UniPC", "DDIM", "PLMS", "DDPM", "LCM"])
 def test_the_picture_is_diffusers_picture(pipe, ours, tmp_path, name):
     # Each step of LCM draws the picture anew from fresh noise, and shapes is no consistency model:
     # over many steps that amplifies the last bit of every float.
@@ -70,13 +75,20 @@ def test_the_picture_is_diffusers_picture(pipe, ours, tmp_path, name):
     times = np.array([LEVELS.sigma_to_timestep(float(s)) for s in sigmas[:-1]], np.float32)
     if name == "LCM":
         times = times.round().astype(np.int64)
+    whole = None
+    if name in ("DDIM", "PLMS"):
+        # A1111's stop at timestep 1: theirs do not run the last of their timesteps.
+        whole, scheduler = STEPS, scheduler_of(name)
+        scheduler.set_timesteps(STEPS)
+        times = scheduler.timesteps[:-1].numpy()
     theirs = aligned(
         pipe,
         scheduler_of(name),
         name,
         sigmas,
-        None if name == "DDIM" else times,
+        None if name == "DDPM" else times,
         step_noise=brownian_noise(name, sigmas),
+        whole=whole,
     )
     reference = pictures(pipe, theirs)[0]
     assert reference.std() > 0.05, "nothing was drawn, so nothing was compared"

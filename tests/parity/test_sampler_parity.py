@@ -10,8 +10,11 @@ fail. What had to be aligned, because diffusers defines it differently:
   variance; they are given k-diffusion's start, ``noise * sigma``. Step noise of Euler a comes from
   torch's generator on its side and from ours on ours; DPM++ 2M SDE is injected our Brownian noise,
   where diffusers would draw afresh.
-- DDIM: ``set_alpha_to_one`` on, so that the last interval ends in 0 as ours does, and its table of
-  alphas is ours (float64 products rounded, instead of float32 products).
+- LMS, UniPC, DEIS, SA-Solver: as those. Order of UniPC 3 with bh1 (A1111's), of DEIS 3. They end
+  at the lowest level above 0, where diffusers' formulas for an end in 0 are not of use.
+- DDIM, PLMS, DDPM: their table of alphas is ours (float64 products rounded, instead of float32
+  products). DDIM stops at timestep 1 as A1111 does, and so do we, with the latents in the model's
+  scale; PLMS and DDPM go on to 0 on the same timesteps.
 - LCM: A1111 spaces its timesteps differently (999, 672, 346, 19 for 4 steps) from diffusers (999,
   759, 499, 259); ours visits diffusers' here. The shapes model is no consistency model, which
   matters to the picture, not to the comparison.
@@ -30,19 +33,27 @@ import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
+    DDPMScheduler,
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
     LCMScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
+    SASolverScheduler,
     StableDiffusionPipeline,
+    UniPCMultistepScheduler,
 )
 from PIL import Image
 
 from sdlite.manifest import NoiseTable
 from sdlite.sampling import (
     NoiseLevels,
+    batch_noise,
     denoiser,
+    final_latents,
     find_sampler,
     initial_latents,
     noise_for,
@@ -94,15 +105,15 @@ def ours(pipe, contexts, name, sigmas, prediction="epsilon", seeds=(SEED,), guid
         return pipe.unet(*inputs).sample.numpy()
 
     info = find_sampler(name)
-    noise = noise_for(info, "cpu", seeds, SHAPE, sigmas)
+    noise = noise_for(info, "cpu", seeds, SHAPE, LEVELS)
     start = initial_latents(info, noise(0.0, 0.0), sigmas)
     cond, uncond = contexts
     told = StepConds(((Cond(cond), 1.0),), Cond(uncond))
     model = denoiser(
         predict, LEVELS, prediction, lambda _: told, guidance, consistency=info.consistency
     )
-    *_, last = info.run(model, start, sigmas, noise)
-    return last.x
+    *_, last = info.bind(LEVELS)(model, start, sigmas, noise)
+    return final_latents(info, last.x, sigmas)
 
 
 @torch.no_grad()
@@ -125,12 +136,13 @@ def injected(noise, sigmas):
     return draw
 
 
-def aligned(pipe, scheduler, name, sigmas, timesteps=None, step_noise=None):
+def aligned(pipe, scheduler, name, sigmas, timesteps=None, step_noise=None, whole=None):
     """Final latents of diffusers' pipeline from the same noise.
 
     ``timesteps``: what to overwrite the scheduler's with, together with ``sigmas``.
     ``step_noise``: our source, past its first draw, that replaces the scheduler's step noise; else
     the scheduler draws from torch's generator.
+    ``whole``: steps the scheduler is told, where ``timesteps`` are not all of them.
     """
     info = find_sampler(name)
     generator = torch.Generator("cpu").manual_seed(SEED)
@@ -141,7 +153,10 @@ def aligned(pipe, scheduler, name, sigmas, timesteps=None, step_noise=None):
     second_order = isinstance(scheduler, HeunDiscreteScheduler)
 
     def set_timesteps(*args, **kwargs):
-        usual(*args, **kwargs)
+        if whole is not None:
+            usual(whole)
+        else:
+            usual(*args, **kwargs)
         if timesteps is None:
             return
         times, levels = torch.tensor(timesteps), torch.from_numpy(sigmas.copy())
@@ -192,7 +207,7 @@ def brownian_noise(name, sigmas):
     """Step noise to inject for a sampler that reads a Brownian path; None for the others."""
     if not find_sampler(name).brownian:
         return None
-    noise = noise_for(find_sampler(name), "cpu", (SEED,), SHAPE, sigmas)
+    noise = noise_for(find_sampler(name), "cpu", (SEED,), SHAPE, LEVELS)
     noise.seek(1)
     return noise
 
@@ -221,12 +236,71 @@ def test_sigma_samplers(pipe, contexts, tmp_path, name, schedule, prediction):
     compare(pipe, tmp_path, ours(pipe, contexts, name, sigmas, prediction), theirs)
 
 
-def test_ddim(pipe, contexts, tmp_path):
-    scheduler = DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=True, steps_offset=1)
+MULTISTEP = {
+    "LMS": (LMSDiscreteScheduler, {}),
+    "UniPC": (UniPCMultistepScheduler, {"solver_order": 3, "solver_type": "bh1"}),
+    "DEIS": (DEISMultistepScheduler, {"solver_order": 3, "lower_order_final": False}),
+    "SA-Solver": (SASolverScheduler, {}),
+}
+
+
+@pytest.mark.parametrize("name", MULTISTEP)
+def test_multistep_samplers(pipe, contexts, tmp_path, name):
+    kind, options = MULTISTEP[name]
+    sigmas = sigmas_for("Karras", LEVELS, STEPS, name)[:-1]
+    times = np.array([LEVELS.sigma_to_timestep(float(s)) for s in sigmas[:-1]], np.float32)
+    step_noise = None
+    if name == "SA-Solver":  # diffusers draws where its noise is multiplied by 0, too
+        step_noise = Skipping(batch_noise("cpu", (SEED,), SHAPE), (times >= 200) & (times <= 800))
+    theirs = aligned(pipe, kind(**BETAS, **options), name, sigmas, times, step_noise)
+    mine = ours(pipe, contexts, name, sigmas)
+    if find_sampler(name).timesteps:
+        # Ours is handed over in the model's scale, and so is diffusers'.
+        mine = mine * np.hypot(sigmas[-1], 1.0)
+    if kind is not LMSDiscreteScheduler:
+        theirs = theirs * np.hypot(sigmas[-1], 1.0)
+    compare(pipe, tmp_path, mine, theirs)
+
+
+class Skipping:
+    """Step noise for a scheduler that asks in every interval, and uses some."""
+
+    def __init__(self, source, used):
+        source.seek(1)
+        self.source, self.used = source, iter(used)
+
+    def __call__(self, sigma, sigma_next):
+        drawn = self.source(sigma, sigma_next) if next(self.used) else np.zeros((1, *SHAPE))
+        return np.asarray(drawn, np.float32)
+
+
+def ours_on_timesteps(scheduler):
+    """The scheduler with our table of alphas."""
     scheduler.alphas_cumprod = torch.from_numpy(1.0 / (1.0 + LEVELS.sigmas**2))
-    sigmas = sigmas_for("DDIM", LEVELS, STEPS, "DDIM")
-    theirs = aligned(pipe, scheduler, "DDIM", sigmas)
+    return scheduler
+
+
+@pytest.mark.parametrize("steps", [20, 25])
+def test_ddim_as_in_a1111(pipe, contexts, tmp_path, steps):
+    scheduler = DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=True, steps_offset=1)
+    sigmas = sigmas_for(None, LEVELS, steps, "DDIM")
+    times = np.arange(1 + 1000 // steps * (steps - 1), 1, -1000 // steps)
+    theirs = aligned(pipe, ours_on_timesteps(scheduler), "DDIM", sigmas, times, whole=steps)
     compare(pipe, tmp_path, ours(pipe, contexts, "DDIM", sigmas), theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options"),
+    [
+        ("DDPM", DDPMScheduler, {"clip_sample": False}),
+        ("PLMS", PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": True}),
+    ],
+)
+def test_samplers_over_timesteps(pipe, contexts, tmp_path, name, kind, options):
+    scheduler = ours_on_timesteps(kind(**BETAS, steps_offset=1, **options))
+    sigmas = sigmas_for("Leading", LEVELS, STEPS, name)
+    theirs = aligned(pipe, scheduler, name, sigmas)
+    compare(pipe, tmp_path, ours(pipe, contexts, name, sigmas), theirs)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 8])
