@@ -10,6 +10,8 @@ PRECISIONS = ("fp32", "fp16")
 """Number formats of stored weights."""
 RNGS = ("cpu", "nv", "numpy")
 """Random number generators: torch's on a processor, NVIDIA's Philox, numpy's."""
+EMPHASES = ("Original", "No norm", "Ignore", "None", "ComfyUI", "compel")
+"""How weights in prompts are read and applied: A1111's names, then other programs' ways."""
 _RNG_ALIASES = {"torch": "cpu", "gpu": "nv", "cuda": "nv", "philox": "nv", "np": "numpy"}
 
 
@@ -23,3 +25,18 @@ def find_rng(name: str, kind: str = "random number generator") -> str:
     if folded not in RNGS:
         raise UnknownName(kind, name, RNGS)
     return folded
+
+
+def find_emphasis(name: str, kind: str = "emphasis") -> str:
+    """Name of an emphasis from any case, words joined or not.
+
+    Raises ``UnknownName``, which calls it ``kind``.
+    """
+    for known in EMPHASES:
+        if _letters(known) == _letters(name):
+            return known
+    raise UnknownName(kind, name, EMPHASES)
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())

@@ -69,7 +69,13 @@ class Parameters:
         return self.fields.get(name, DEFAULTS.get(name))
 
 
-def infotext(request: Request, seed: int, manifest: Manifest, version: str) -> str:
+def infotext(
+    request: Request,
+    seed: int,
+    manifest: Manifest,
+    version: str,
+    extra: Mapping[str, str] | None = None,
+) -> str:
     """The text for one picture.
 
     Args:
@@ -77,6 +83,7 @@ def infotext(request: Request, seed: int, manifest: Manifest, version: str) -> s
         seed: the seed of this picture.
         manifest: the model's manifest; its name and the hash of its source are written.
         version: version of sdlite.
+        extra: further fields.
     """
     return build(
         request.prompt,
@@ -98,6 +105,7 @@ def infotext(request: Request, seed: int, manifest: Manifest, version: str) -> s
             "Emphasis": request.emphasis if request.emphasis != "Original" else None,
             "Guidance rescale": request.guidance_rescale or None,
             "Guidance interval": _interval(request.guidance_interval),
+            **(extra or {}),
             "Version": f"sdlite {version}",
         },
     )

@@ -204,7 +204,7 @@ class Phases:
                 manifest.prediction,
                 told,
                 float(request.guidance or 0.0),
-                rescale=request.guidance_rescale,
+                rescale=request.guidance_rescale or 0.0,
                 interval=request.guidance_interval,
                 factor=sampler.guidance_factor,
                 consistency=sampler.consistency,

@@ -122,6 +122,7 @@ class Pipeline:
         rng: str = "cpu",
         edit: Edit | None = None,
         hires: Hires | None = None,
+        resume: SamplerState | None = None,
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
     ) -> Result:
@@ -141,6 +142,7 @@ class Pipeline:
             rng: ``cpu`` (torch's stream), ``nv`` (NVIDIA's Philox) or ``numpy``.
             edit: a picture to start from, and where to paint; width and height are then its own.
             hires: a second, larger pass.
+            resume: a ``Step.state`` of the same whole ``Request``, to go on from there to the bit.
             on_step: called after each step, in the same thread.
             cancel: set from any thread, it stops the job after the current step.
 
@@ -174,8 +176,8 @@ class Pipeline:
         with _turn(self._turn, cancel):
             start = time.perf_counter()
             run = Run(request, self._plans(request), self._phases, cancel)
-            latents = None
-            for step in run.steps():
+            latents = None if resume is None else resume.x
+            for step in run.steps(resume):
                 latents = step.x
                 if on_step is not None:
                     on_step(step)

@@ -6,12 +6,11 @@ import math
 import secrets
 from dataclasses import replace
 
-from sdlite.choices import find_rng
+from sdlite.choices import find_emphasis, find_rng
 from sdlite.edit.request import MAX_STEPS, complete_edit, complete_hires, stages_of
 from sdlite.errors import RequestError
 from sdlite.manifest import Manifest
 from sdlite.sampling import resolve
-from sdlite.text.weighting import find_emphasis
 from sdlite.types import Request
 
 MAX_SIDE = 4096
@@ -62,10 +61,10 @@ def complete(request: Request, manifest: Manifest) -> Request:
             f"clip skip {request.clip_skip} is not between 1, which skips nothing, and "
             f"{MAX_CLIP_SKIP}"
         )
-    if not 0.0 <= request.guidance_rescale <= 1.0:
-        raise RequestError(
-            f"guidance rescale {request.guidance_rescale} is not between 0 and 1; 0.7 is usual"
-        )
+    rescale = request.guidance_rescale
+    rescale = defaults.guidance_rescale if rescale is None else rescale
+    if not 0.0 <= rescale <= 1.0:
+        raise RequestError(f"guidance rescale {rescale} is not between 0 and 1; 0.7 is usual")
     if request.guidance_interval is not None:
         low, high = request.guidance_interval
         if not 0.0 <= low <= high:
@@ -86,12 +85,12 @@ def complete(request: Request, manifest: Manifest) -> Request:
         height=height,
         steps=steps,
         guidance=float(guidance),
-        # A1111 draws random seeds from 0 to 2**32 - 2, so that every tool can type them back in.
-        seed=secrets.randbelow(2**32 - 1) if request.seed == -1 else request.seed,
+        seed=draw_seed() if request.seed == -1 else request.seed,
         sampler=sampler.name,
         schedule=schedule.label,
         rng=find_rng(request.rng),
-        emphasis=find_emphasis(request.emphasis).name,
+        emphasis=find_emphasis(request.emphasis),
+        guidance_rescale=rescale,
     )
     full = complete_hires(full, factor)
     for stage in stages_of(full)[1:]:
@@ -102,6 +101,11 @@ def complete(request: Request, manifest: Manifest) -> Request:
 def _clean(text: str) -> str:
     """Bytes of a command line that are no UTF-8 arrive as lone surrogates: nothing reads those."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def draw_seed() -> int:
+    """A random seed; from 0 to 2**32 - 2 as A1111 draws them, so that every tool takes it."""
+    return secrets.randbelow(2**32 - 1)
 
 
 def seeds_of(request: Request) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdlite.choices import MEMORY_MODES, PRECISIONS, find_rng
+from sdlite.choices import MEMORY_MODES, PRECISIONS, find_emphasis, find_rng
 from sdlite.errors import RequestError, UnknownName
 from sdlite.output import FORMATS, write_whole
 
@@ -116,6 +116,19 @@ def generator(name: str, text: str) -> str:
     return find_rng(text, name)
 
 
+def emphasis(name: str, text: str) -> str:
+    """A way to count weights, in any usual spelling."""
+    return find_emphasis(text, name)
+
+
+def interval(name: str, text: str) -> tuple[float, float]:
+    """``0.3-5.4``: a low and a high noise level."""
+    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{0,9})?)\s*-\s*(\d{1,9}(?:\.\d{0,9})?)\s*", text)
+    if match is None or float(match[1]) > float(match[2]):
+        raise RequestError(f"{name} {_short(text)} is not LOW-HIGH in sigmas, like 0.3-5.4")
+    return float(match[1]), float(match[2])
+
+
 def switch(name: str, text: str) -> bool:
     """Yes or no."""
     if text.lower() in ("true", "yes", "on", "1"):
@@ -157,6 +170,12 @@ OPTIONS = {
         Option("size", size, None, "WIDTHxHEIGHT in pixels"),
         Option("guidance", real(0, 100), None, "guidance scale"),
         Option("negative", text_value, "", "negative prompt"),
+        Option("clip-skip", whole(1, 12), "1", "layer of the text encoder, from the end"),
+        Option("emphasis", emphasis, "Original", "how weights in prompts count"),
+        Option("guidance-rescale", real(0, 1), None, "contrast taken back from guidance"),
+        Option("guidance-interval", interval, None, "LOW-HIGH sigmas at which guidance acts"),
+        Option("styles-file", text_value, None, "CSV file of styles"),
+        Option("wildcards", text_value, None, "folder of wildcard files"),
         Option("seed", whole(-1, 2**64 - 1), "-1", "seed of the first picture, -1 draws one"),
         Option("sampler", text_value, None, "sampler"),
         Option("schedule", text_value, None, "noise schedule"),

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from PIL.Image import Image
 
 Array: TypeAlias = npt.NDArray[Any]
 Float32: TypeAlias = npt.NDArray[np.float32]
@@ -294,8 +292,9 @@ class Request:
     emphasis: str = "Original"
     """How weights in prompts are read and applied: ``Original``, ``No norm``, ``Ignore``, ``None``
     (A1111's), ``ComfyUI`` or ``compel``."""
-    guidance_rescale: float = 0.0
-    """How much of the contrast that guidance adds is taken back, 0 to 1 (Lin et al. 2023)."""
+    guidance_rescale: float | None = None
+    """How much of the contrast that guidance adds is taken back, 0 to 1 (Lin et al. 2023); None is
+    the package's default."""
     guidance_interval: tuple[float, float] | None = None
     """Lowest and highest sigma at which guidance acts; None is always."""
 

@@ -8,11 +8,13 @@ from sdlite import __version__
 from sdlite.cli.completion import completion
 from sdlite.cli.config import config
 from sdlite.cli.edge import Program, common
+from sdlite.cli.edit import edit
 from sdlite.cli.export import export
 from sdlite.cli.generate import generate
 from sdlite.cli.info import info
 from sdlite.cli.inspect import inspect
 from sdlite.cli.models import models
+from sdlite.cli.outpaint import outpaint
 from sdlite.cli.pull import pull
 
 __all__ = ["main"]
@@ -39,5 +41,5 @@ def main() -> None:
     """
 
 
-for command in (generate, export, inspect, pull, models, config, info, completion):
+for command in (generate, edit, outpaint, export, inspect, pull, models, config, info, completion):
     main.add_command(command)

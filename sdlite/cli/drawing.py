@@ -21,6 +21,7 @@ from sdlite.cli.interrupt import Job
 from sdlite.cli.options import load_settings
 from sdlite.cli.progress import wanted
 from sdlite.cli.table import readable
+from sdlite.cli.wording import Wording, wording
 from sdlite.errors import Cancelled
 from sdlite.output import Destination, destination
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("sdlite.cli")
 
 SEEDS = 2**64
-FLAGS = ("metadata", "overwrite", "preview", "progress", "quiet", "as_json")
+FLAGS = ("metadata", "overwrite", "preview", "progress", "quiet", "as_json", "styles")
 """Options that are no settings with a value."""
 
 Change = Callable[["Request"], "Request"]
@@ -66,6 +67,10 @@ class DrawingOptions:
     """Whether nothing but paths is printed."""
     as_json: bool
     """Whether one JSON object is printed instead."""
+    styles: tuple[str, ...]
+    """Names of styles to add to the prompts."""
+    beside: Path
+    """The folder of the settings file."""
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> DrawingOptions:
@@ -78,7 +83,7 @@ class DrawingOptions:
         chosen = {
             name: values.get(name, text).value for name, text in given.items() if name not in FLAGS
         }
-        return cls(settings=chosen, **flags)
+        return cls(settings=chosen, beside=values.path.parent, **flags)
 
 
 def draw(
@@ -90,8 +95,12 @@ def draw(
 ) -> None:
     """Draw a picture of each prompt, say what came of it, and exit as the command should."""
     chosen = options.settings
+    words = wording(options.styles, chosen["styles_file"], chosen["wildcards"], options.beside)
+    if not options.quiet and (note := words.note([*prompts, chosen["negative"]])):
+        tell(f"note: {note}")
     job = Drawing(
         prompts=prompts,
+        wording=words,
         settings=chosen,
         target=destination(
             chosen["output"],
@@ -153,6 +162,8 @@ class Drawing:
 
     prompts: tuple[str, ...]
     """What to draw."""
+    wording: Wording
+    """What styles and wildcards make of it."""
     settings: Mapping[str, Any]
     """Parsed options by name."""
     target: Destination
@@ -252,17 +263,19 @@ class Drawing:
         these machines a picture takes minutes, and a failure or Ctrl-C would leave none of those
         that are done.
         """
+        from sdlite.request import draw_seed
         from sdlite.types import Request
 
         chosen = self.settings
         width, height = chosen["size"] or (None, None)
         for prompt in self.prompts:
-            first: int | None = None
+            first = draw_seed() if chosen["seed"] == -1 else chosen["seed"]
             for index in range(chosen["images"]):
-                seed = chosen["seed"] if first is None else (first + index) % SEEDS
+                seed = (first + index) % SEEDS
+                words, negative = self.wording.apply(prompt, chosen["negative"], seed)
                 request = Request(
-                    prompt=prompt,
-                    negative_prompt=chosen["negative"],
+                    prompt=words,
+                    negative_prompt=negative,
                     width=width,
                     height=height,
                     steps=chosen["steps"],
@@ -271,10 +284,12 @@ class Drawing:
                     schedule=chosen["schedule"],
                     seed=seed,
                     rng=chosen["rng"],
+                    clip_skip=chosen["clip_skip"],
+                    emphasis=chosen["emphasis"],
+                    guidance_rescale=chosen["guidance_rescale"],
+                    guidance_interval=chosen["guidance_interval"],
                 )
                 yield self.change(request)
-                if first is None:
-                    first = self.pictures[-1].seed
 
     def closing_line(self) -> None:
         """Count, time and memory, on standard error."""

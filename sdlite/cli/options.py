@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from sdlite import home, settings
-from sdlite.choices import MEMORY_MODES, PRECISIONS, RNGS
+from sdlite.choices import EMPHASES, MEMORY_MODES, PRECISIONS, RNGS
 from sdlite.errors import SdliteError
 from sdlite.output import FORMATS
 
@@ -112,6 +112,48 @@ _DRAWING = (
         metavar="NAME",
         complete=lambda: list(RNGS),
         help="Whose seeds these are: cpu (torch, the default), nv (A1111 on NVIDIA), numpy.",
+    ),
+    setting(
+        "clip-skip",
+        metavar="N",
+        help="Layer of the text encoder, from the end: 1 is the last, the default; some models "
+        "were made for 2.",
+    ),
+    setting(
+        "emphasis",
+        metavar="NAME",
+        complete=lambda: list(EMPHASES),
+        help='How weights in prompts count: Original (A1111, the default), "No norm", Ignore, '
+        "None, ComfyUI, compel.",
+    ),
+    setting(
+        "guidance-rescale",
+        metavar="SHARE",
+        help="Take back the contrast guidance adds, 0 to 1; 0.7 is usual. Default: the model's.",
+    ),
+    setting(
+        "guidance-interval",
+        metavar="LOW-HIGH",
+        help="Noise levels (sigmas) at which guidance acts, e.g. 0.3-5.4; the others take half "
+        "the time.",
+    ),
+    click.option(
+        "--style",
+        "styles",
+        metavar="NAME",
+        multiple=True,
+        help="Add a style to the prompts; may be given several times.",
+    ),
+    setting(
+        "styles-file",
+        metavar="FILE",
+        help="Where styles are, A1111's styles.csv. Default: styles.csv beside the settings.",
+    ),
+    setting(
+        "wildcards",
+        metavar="FOLDER",
+        help="Replace __name__ in prompts by a line of FOLDER/name.txt, chosen by the seed. "
+        "Default: wildcards beside the settings.",
     ),
     setting("threads", "-t", metavar="N", help="Compute threads. Default: one a physical core."),
     setting(

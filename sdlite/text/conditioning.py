@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sdlite.choices import find_emphasis
 from sdlite.text.encoder import Encoded, Encoder, Group, check_weight, encode_groups
 from sdlite.text.prompt import read_negative, read_prompt
 from sdlite.text.schedule import Change, Nodes, schedule, walk
-from sdlite.text.weighting import find_emphasis
+from sdlite.text.weighting import BY_NAME
 from sdlite.types import Cond, Conditions, Float32, StepConds
 
 Timeline = tuple[tuple[int, Cond], ...]
@@ -101,7 +102,7 @@ def condition(
         RequestError: a weight is too large to compute with.
         EngineError: a text encoder failed.
     """
-    chosen = find_emphasis(emphasis)
+    chosen = BY_NAME[find_emphasis(emphasis)]
     read = read_prompt(prompt)
     for nodes, weight in read.parts:
         check_weight("".join(node for node in nodes if isinstance(node, str)), weight)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sdlite.errors import UnknownName
 from sdlite.text.attention import Span, parse_attention
 from sdlite.text.comfyui import parse_comfyui
 from sdlite.text.compel import parse_compel
@@ -40,7 +39,7 @@ def _plain(text: str) -> list[Span]:
     return [(text, 1.0)]
 
 
-EMPHASES = (
+_KNOWN = (
     Emphasis("Original", parse_attention, scales=True, restores_mean=True),
     Emphasis("No norm", parse_attention, scales=True),
     Emphasis("Ignore", parse_attention),
@@ -48,19 +47,7 @@ EMPHASES = (
     Emphasis("ComfyUI", parse_comfyui, leaves_empty=True),
     Emphasis("compel", parse_compel, leaves_empty=True, blends=True),
 )
-
-
-def find_emphasis(name: str) -> Emphasis:
-    """Emphasis of a name in any case, words joined or not; raises ``UnknownName``."""
-    wanted = _key(name)
-    for emphasis in EMPHASES:
-        if _key(emphasis.name) == wanted:
-            return emphasis
-    raise UnknownName("emphasis", name, [emphasis.name for emphasis in EMPHASES])
-
-
-def _key(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
+BY_NAME = {emphasis.name: emphasis for emphasis in _KNOWN}
 
 
 def scale(

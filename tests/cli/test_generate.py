@@ -227,3 +227,53 @@ def test_preview_in_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert done.exit_code == 0, done.output
     assert names() == ["a-1.png", "a-2.png"]
     assert "▀" in done.stderr
+
+
+def test_prompt_options_in_the_picture(run: Run) -> None:
+    options = ("--clip-skip", "2", "--emphasis", "no-norm", "--guidance-rescale", "0.7")
+    prompt = "a (red:1.3) [cat|dog] <lora:x:0.5> AND (b:2) :0.7"
+    done = run("generate", prompt, "-o", "a.png", *options, "--guidance-interval", "0.3-5.4")
+    assert done.exit_code == 0, done.output
+    found = metadata.parse(metadata.read(Path("a.png")) or "")
+    assert found.prompt == prompt
+    assert found.fields["Clip skip"] == "2"
+    assert found.fields["Emphasis"] == "No norm"
+    assert found.fields["Guidance rescale"] == "0.7"
+    assert found.fields["Guidance interval"] == "0.3-5.4"
+    run("generate", "a", "-o", "plain.png")
+    plain = metadata.parse(metadata.read(Path("plain.png")) or "")
+    assert not {"Clip skip", "Emphasis", "Guidance rescale", "Guidance interval"} & set(
+        plain.fields
+    )
+
+
+def test_styles(run: Run, home: Path) -> None:
+    table = "name,prompt,negative_prompt\nPhoto,photo of {prompt},drawing\nBright,bright,\n"
+    (home / "styles.csv").write_text(table)
+    Path("other.csv").write_text(table.replace("bright", "dark"))
+    run("generate", "a cat", "-o", "a.png", "--style", "Photo", "--style", "Bright")
+    assert (metadata.read(Path("a.png")) or "").startswith(
+        "photo of a cat, bright\nNegative prompt: drawing\n"
+    )
+    run("generate", "a cat", "-o", "b.png", "--style", "Bright", "--styles-file", "other.csv")
+    assert (metadata.read(Path("b.png")) or "").startswith("a cat, dark\n")
+    done = run("generate", "a cat", "--style", "photo")
+    assert done.exit_code == 2
+    assert "Did you mean 'Photo'?" in done.stderr
+
+
+def test_wildcards(run: Run, home: Path) -> None:
+    done = run("generate", "a __colour__ cat", "--steps", "1")
+    assert "note: wildcards stay as they are" in done.stderr
+    (home / "wildcards").mkdir()
+    (home / "wildcards" / "colour.txt").write_text("red\ngreen\nblue\n")
+    prompts = []
+    for _ in range(2):
+        run("generate", "a __colour__ cat", "-n", "6", "-o", "x.png", "--overwrite", "--seed", "1")
+        texts = [metadata.read(path) or "" for path in sorted(Path().glob("x-*.png"))]
+        prompts.append([text.splitlines()[0] for text in texts])
+    assert prompts[0] == prompts[1]
+    assert len(prompts[0]) == 6
+    assert len(set(prompts[0])) > 1
+    assert set(prompts[0]) <= {"a red cat", "a green cat", "a blue cat"}
+    assert "unknown wildcard" in run("generate", "a __color__ cat").stderr

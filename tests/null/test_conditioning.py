@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from sdlite.choices import EMPHASES, find_emphasis
 from sdlite.errors import RequestError, UnknownName
 from sdlite.ports import TextFeatures
 from sdlite.text.chunks import Piece, cut_chunks
 from sdlite.text.conditioning import Conditioning, condition
 from sdlite.text.encoder import Encoder
-from sdlite.text.weighting import find_emphasis
+from sdlite.text.weighting import BY_NAME
 from sdlite.types import Cond, Float32, StepConds
 from tests.null.test_tokenizer import make
 
@@ -330,7 +331,11 @@ def test_conditions_follow_the_steps_of_a_run() -> None:
     [("no norm", "No norm"), ("NoNorm", "No norm"), ("no-norm", "No norm"), ("COMPEL", "compel")],
 )
 def test_emphasis_by_name(name: str, found: str) -> None:
-    assert find_emphasis(name).name == found
+    assert find_emphasis(name) == found
+
+
+def test_every_emphasis_is_there() -> None:
+    assert tuple(BY_NAME) == EMPHASES
 
 
 def test_unknown_emphasis() -> None:

@@ -71,6 +71,7 @@ def test_fills_in_and_reports(opened: Opener) -> None:
         sampler="DPM++ 2M",
         schedule="Karras",
         seed=7,
+        guidance_rescale=0.0,
     )
     assert [phase.name for phase in result.phases] == ["text", "denoise", "decode"]
     assert [phase.calls for phase in result.phases] == [1, 4, 1]

@@ -31,7 +31,7 @@ LAYERS = (
     ("text", "sampling", "image", "weights", "metadata", "output", "preview"),
     ("settings", "home", "footprint", "planner", "request", "edit", "components", "recorder"),
     ("phases", "run", "pipeline"),
-    ("api",),
+    ("api", "outpaint"),
     ("cli", "server"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

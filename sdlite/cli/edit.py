@@ -1,0 +1,160 @@
+"""``sdlite edit``: a picture and words to another picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdlite.cli.drawing import DrawingOptions, draw
+from sdlite.cli.edge import common
+from sdlite.cli.options import Function, drawing_options
+from sdlite.errors import RequestError
+from sdlite.settings import real, whole
+
+if TYPE_CHECKING:
+    from sdlite.types import Edit, Request
+
+ALPHA = "alpha"
+"""Instead of a mask's file: the transparent part of the picture."""
+
+_EDITING = (
+    click.option(
+        "--strength",
+        metavar="S",
+        help="How much to draw anew, 0 to 1. Default: 0.75.",
+    ),
+    click.option(
+        "--mask",
+        metavar="FILE|alpha",
+        help="Where to paint: white, or the opaque part of FILE; alpha is where IMAGE is "
+        "transparent.",
+    ),
+    click.option("--invert-mask", is_flag=True, help="Paint where the mask says to stay."),
+    click.option(
+        "--soft-mask", is_flag=True, help="Take grey in the mask as a share of the new picture."
+    ),
+    click.option(
+        "--mask-blur",
+        metavar="PIXELS",
+        help="Softness of the mask's edge, 0 to 256. Default: 4.",
+    ),
+    click.option(
+        "--mask-content",
+        metavar="NAME",
+        help="What painting begins with: original (the default), fill (colours around), noise or "
+        "nothing.",
+    ),
+    click.option(
+        "--only-masked",
+        is_flag=True,
+        help="Work on the masked part alone, enlarged to --size, and paste it back.",
+    ),
+    click.option(
+        "--padding",
+        metavar="PIXELS",
+        help="Surroundings --only-masked takes with it. Default: 32.",
+    ),
+    click.option(
+        "--resize",
+        metavar="NAME",
+        help="With --size: stretch (the default), crop, or fill (edges drawn out).",
+    ),
+    click.option(
+        "--paste/--no-paste",
+        default=True,
+        help="Outside mask and blur keep every byte (the default), or take the model's picture.",
+    ),
+    click.option(
+        "--rules",
+        metavar="NAME",
+        help="Whose rules strength follows: a1111 (the default) or diffusers.",
+    ),
+)
+NAMES = (
+    "strength",
+    "mask",
+    "invert_mask",
+    "soft_mask",
+    "mask_blur",
+    "mask_content",
+    "only_masked",
+    "padding",
+    "resize",
+    "paste",
+    "rules",
+)
+
+
+def editing_options(function: Function) -> Function:
+    """Add the options of an edit; ``read_edit`` reads them."""
+    for option in reversed(_EDITING):
+        function = option(function)
+    return function
+
+
+def read_edit(image: str, given: dict[str, Any]) -> Edit:
+    """An edit from a picture's path and the options, which are taken out of ``given``.
+
+    Raises:
+        RequestError: a file cannot be read, or a value is not allowed.
+    """
+    from sdlite.image.source import open_picture
+    from sdlite.types import Edit
+
+    chosen = {name: given.pop(name) for name in NAMES}
+    mask = chosen.pop("mask")
+    parsed: dict[str, Any] = {
+        name: value for name, value in chosen.items() if value is not None and value != ""
+    }
+    for name, parse in (
+        ("strength", real(0, 1)),
+        ("mask_blur", real(0, 256)),
+        ("padding", whole(0, 4096)),
+    ):
+        if name in parsed:
+            parsed[name] = parse(f"--{name.replace('_', '-')}", parsed[name])
+    if mask == ALPHA:
+        parsed["alpha_mask"] = True
+    elif mask is not None:
+        parsed["mask"] = open_picture(Path(mask))
+    elif used := [name for name in _OF_MASKS if chosen[name]]:
+        raise RequestError(f"--{used[0].replace('_', '-')} is about a mask; give one with --mask")
+    return Edit(open_picture(Path(image)), **parsed)
+
+
+_OF_MASKS = ("invert_mask", "soft_mask", "mask_blur", "mask_content", "only_masked", "padding")
+
+
+@click.command(short_help="Change a picture with words, all of it or where a mask says.")
+@click.argument("image", metavar="IMAGE")
+@click.argument("prompt", metavar="PROMPT")
+@editing_options
+@drawing_options
+@common
+@click.pass_context
+def edit(ctx: click.Context, /, image: str, prompt: str, **given: Any) -> None:
+    """Draw IMAGE anew as PROMPT says: all of it, or with --mask a part.
+
+    IMAGE may be any picture file; the new one has its size unless --size says otherwise. Outside
+    the mask and its blur every byte stays as it was.
+
+    \b
+    Examples:
+      sdlite edit photo.jpg "an oil painting" --strength 0.5 -o painting.png
+      sdlite edit street.png "a red car" --mask mask.png --mask-content fill
+      sdlite edit group.png "a smiling face" --mask face.png --only-masked --size 512x512
+      sdlite edit cut-out.png "a meadow" --mask alpha --strength 1
+    """
+    change = read_edit(image, given)
+
+    def begin_with(request: Request) -> Request:
+        return replace(request, edit=change)
+
+    options = DrawingOptions.read(given)
+    if given["size"] is None and not change.only_masked:
+        # A size for new pictures, from the settings, is not the size of this one.
+        options = replace(options, settings={**options.settings, "size": None})
+    draw(ctx, options, (prompt,), begin_with)
