@@ -236,7 +236,16 @@ class UnetPort:
 
         Returns:
             float32, shaped like ``x``.
+
+        Raises:
+            RequestError: the graph takes another number of tokens only.
         """
+        tokens = self._context.shape[1]
+        if isinstance(tokens, int) and tokens != context.shape[1]:
+            raise RequestError(
+                f"the prompt takes {context.shape[1]} tokens, this model's graph {tokens} only; "
+                "shorten the prompt, and leave BREAK out"
+            )
         added = dict(added or {})
         if CHANNELS in added:
             x = np.concatenate([x, added.pop(CHANNELS)], axis=1)

@@ -108,6 +108,19 @@ def test_timesteps_that_differ(x: Array, context: Array, shape: Dims) -> None:
     assert len(session.calls) == (1 if shape == ("batch",) else 3)
 
 
+def test_a_graph_for_one_length_of_prompts(x: Array, context: Array) -> None:
+    session = unet()
+    session.inputs = tuple(
+        TensorSpec(spec.name, spec.dtype, ("batch", 3, 3))
+        if spec.name == "encoder_hidden_states"
+        else spec
+        for spec in session.inputs
+    )
+    with pytest.raises(RequestError, match="the prompt takes 5 tokens, this model's graph 3 only"):
+        UnetPort(session).predict(x, np.ones(3, np.float32), context)
+    assert UnetPort(session).predict(x, np.ones(3, np.float32), context[:, :3]).shape == x.shape
+
+
 def test_whole_timesteps_are_rounded(x: Array, context: Array) -> None:
     session = unet(("int64", ()))
     port = UnetPort(session)
