@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sdlite import __version__
+from sdlite.cli.cache import cache
 from sdlite.cli.completion import completion
 from sdlite.cli.config import config
 from sdlite.cli.edge import Program, common
@@ -41,5 +42,19 @@ def main() -> None:
     """
 
 
-for command in (generate, edit, outpaint, export, inspect, pull, models, config, info, completion):
+COMMANDS = (
+    generate,
+    edit,
+    outpaint,
+    export,
+    inspect,
+    pull,
+    models,
+    cache,
+    config,
+    info,
+    completion,
+)
+
+for command in COMMANDS:
     main.add_command(command)
