@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdlite import registry
+from sdlite.choices import CACHE_LIMIT
+from sdlite.engines import is_large
 from sdlite.foreign import is_foreign, open_foreign
 from sdlite.hardware import describe
-from sdlite.home import find_model
+from sdlite.home import compiled_folder, find_model
 from sdlite.package import Package
 from sdlite.pipeline import Pipeline
 from sdlite.planner import Budget, Preferences
@@ -22,6 +24,7 @@ def load(
     memory_mode: str = "auto",
     runtime: str | None = None,
     device: str | None = None,
+    cache_limit: int | None = CACHE_LIMIT,
 ) -> Pipeline:
     """Open a model; close it with ``with`` or ``Pipeline.close``.
 
@@ -29,11 +32,14 @@ def load(
         model: name of a model in the model folders, or the path of a package or of an ONNX folder
             made by optimum or diffusers.
         threads: compute threads; None is the number of physical cores.
-        precision: ``fp32`` or ``fp16`` to refuse a package of the other; None takes what is there.
+        precision: what to compute in, ``fp32``, ``bf16`` or ``fp16``; None takes what is fastest on
+            the device without visible cost.
         max_memory: bytes of main memory the run may take; None leaves it to the machine.
         memory_mode: ``auto``, ``normal`` (fastest) or ``mapped`` (weights stay in their file).
-        runtime: engine, e.g. ``"onnxruntime"``; None takes the first that can be used.
+        runtime: engine, e.g. ``"onnxruntime"``; None takes the fastest known for the model.
         device: device within the engine, e.g. ``"cpu"``.
+        cache_limit: bytes that graphs compiled for this machine may take in the cache folder, least
+            recently used ones go first; 0 keeps none, None does not limit them.
 
     Raises:
         UnknownName: no such model, engine or device.
@@ -44,7 +50,7 @@ def load(
     package = open_foreign(path) if is_foreign(path) else Package.open(path)
     return Pipeline(
         package,
-        registry.devices(runtime),
+        registry.devices(runtime, first=not (is_large(package) or device or precision)),
         Budget(max_memory=max_memory),
         Preferences(
             runtime=runtime,
@@ -52,5 +58,7 @@ def load(
             precision=precision,
             memory_mode=memory_mode,
             threads=describe().physical_cores if threads is None else threads,
+            cache=None if cache_limit == 0 else compiled_folder(),
+            cache_limit=cache_limit,
         ),
     )

@@ -8,10 +8,14 @@ MEMORY_MODES = ("auto", "normal", "mapped")
 """How weights are held: as the machine allows, in memory, or in their file."""
 PRECISIONS = ("fp32", "fp16")
 """Number formats of stored weights."""
+COMPUTE_PRECISIONS = ("fp32", "bf16", "fp16")
+"""Number formats engines compute in."""
 RNGS = ("cpu", "nv", "numpy")
 """Random number generators: torch's on a processor, NVIDIA's Philox, numpy's."""
 EMPHASES = ("Original", "No norm", "Ignore", "None", "ComfyUI", "compel")
 """How weights in prompts are read and applied: A1111's names, then other programs' ways."""
+CACHE_LIMIT = 2 << 30
+"""Bytes that compiled graphs may take on disk when nothing else is said."""
 _RNG_ALIASES = {"torch": "cpu", "gpu": "nv", "cuda": "nv", "philox": "nv", "np": "numpy"}
 
 

@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sdlite.chain import open_chain
-from sdlite.engine import Runtime, Session, TensorSpec
+from sdlite.engine import Runtime, Session, TensorSpec, report_of
 from sdlite.errors import RequestError
 from sdlite.memory import release_free_memory
 from sdlite.package import Package
@@ -24,6 +24,8 @@ class Meter:
     load_seconds: float = 0.0
     engine_seconds: float = 0.0
     calls: int = 0
+    precision: str | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 class MeteredSession:
@@ -85,7 +87,10 @@ class Components:
     @contextmanager
     def use(self, placement: Placement, meter: Meter, keep: bool) -> Iterator[Session]:
         """The session of a placement; closed afterwards unless ``keep`` or still in use."""
-        entry = self._acquire(placement, meter)
+        entry, new = self._acquire(placement, meter)
+        report = report_of(entry.session)
+        meter.precision = report.precision
+        meter.notes.extend(report.notes if new else ())
         try:
             yield MeteredSession(entry.session, meter)
         finally:
@@ -100,7 +105,8 @@ class Components:
                 self._open.pop(name).session.close()
         release_free_memory()
 
-    def _acquire(self, placement: Placement, meter: Meter) -> _Open:
+    def _acquire(self, placement: Placement, meter: Meter) -> tuple[_Open, bool]:
+        """The open session, and whether it was opened now."""
         # Opening under the lock keeps two threads from loading the same weights twice.
         with self._lock:
             if self._closed:
@@ -111,6 +117,7 @@ class Components:
                     entry.session.close()
                 del self._open[placement.component]
                 entry = None
+            new = entry is None
             if entry is None:
                 start = time.perf_counter()
                 device = placement.device
@@ -125,7 +132,7 @@ class Components:
                 entry = _Open(placement, session)
                 self._open[placement.component] = entry
             entry.users += 1
-            return entry
+            return entry, new
 
     def _release(self, entry: _Open, keep: bool) -> None:
         with self._lock:

@@ -13,10 +13,52 @@ UNET_BYTES_PER_CELL = 110_000
 VAE_BYTES_PER_PIXEL = 6_000
 OPENING_FP16 = 3.4
 """Private bytes for each byte of float16 weights while they are opened (SD1.5: 5.7 of 1.7 GB)."""
+OPENVINO_WEIGHTS = 1.05
+"""Private bytes OpenVINO keeps for each byte of weights in the precision it computes in."""
+OPENVINO_NARROW = 0.6
+"""Activations in 16 bits against those of float32: most tensors are half as large."""
 SCORE_BYTES = 2 * 8 * 4
 """For a pair of cells, where attention is not fused: 8 heads' scores in float32, and a copy."""
 FLASH = ("fused", "segment")
 """Variants whose attention never holds all scores."""
+
+
+def component_bytes(
+    package: Package,
+    artifacts: Sequence[Artifact],
+    runtime: str,
+    mode: str,
+    precision: str | None,
+    area: int,
+    batch: int,
+) -> tuple[int, int]:
+    """Bytes of a component while it runs: private ones, and pages of its weight file.
+
+    Args:
+        package: whose component.
+        artifacts: its graph, or its chain of graphs.
+        runtime: engine.
+        mode: memory mode.
+        precision: what is computed in, where the engine has a choice.
+        area: pixels of a picture.
+        batch: pictures in a call.
+    """
+    stored, computed = weight_bytes(package, artifacts[0].component, artifacts)
+    mapped = mode == "mapped"
+    activations = max(
+        activation_bytes(artifact, package.manifest, area, batch)
+        + (artifact.widened_bytes if mapped else 0)
+        for artifact in artifacts
+    )
+    if runtime == "openvino":
+        # It packs the weights for what it computes in, and reads them from pages of the file.
+        narrow = precision in ("bf16", "fp16")
+        elements = stored // (2 if artifacts[0].precision == "fp16" else 4)
+        packed = int(elements * (2 if narrow else 4) * OPENVINO_WEIGHTS)
+        return packed + int(activations * (OPENVINO_NARROW if narrow else 1.0)), stored
+    # Opened normally, ONNX Runtime keeps its own packed fp32 copy of every weight; mapped, the
+    # weights stay pages of the file, and of narrow ones a wide copy lives during each call.
+    return (activations, stored) if mapped else (activations + computed, 0)
 
 
 def weight_bytes(

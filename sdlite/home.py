@@ -69,6 +69,11 @@ def folders(environ: Mapping[str, str] | None = None) -> Folders:
     return Folders(data / "models", cache, config / "settings.toml")
 
 
+def compiled_folder() -> Path:
+    """Where graphs compiled for this machine are kept; it need not exist."""
+    return folders().cache / "compiled"
+
+
 def search_folders() -> tuple[Path, ...]:
     """Folders with models: the user's own, those added, then what ships with sdlite."""
     places = folders()

@@ -194,7 +194,7 @@ class Pipeline:
                 phases=tuple(run.recorder.reports),
                 seconds=time.perf_counter() - start,
                 peak_bytes=run.recorder.peak_bytes,
-                notes=tuple(run.notes),
+                notes=(*run.notes, *run.recorder.notes),
                 infotexts=tuple(infotext(request, seed, manifest, __version__) for seed in seeds),
             )
 

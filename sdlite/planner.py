@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
 
-from sdlite.choices import MEMORY_MODES, PRECISIONS
+from sdlite import engines
+from sdlite.choices import MEMORY_MODES
 from sdlite.engine import Artifact, LoadOptions
 from sdlite.errors import NoPlan, RequestError, UnknownName
-from sdlite.footprint import activation_bytes, weight_bytes
+from sdlite.footprint import component_bytes
 from sdlite.package import Package
 from sdlite.types import Device
-
-MemoryMode = Literal["normal", "mapped"]
 
 BASE_BYTES = 110 << 20
 """Interpreter, numpy, engine and tokenizer, before any model is opened."""
@@ -26,12 +25,6 @@ AVAILABLE_SHARE = 0.8
 """Part of the memory free right now that a plan without a budget may use."""
 RESIDENT_SHARE = 0.5
 """Part of it that open components may hold between pictures."""
-
-VARIANTS: dict[tuple[str, MemoryMode], tuple[str, ...]] = {
-    ("onnxruntime", "normal"): ("fused", "plain"),
-    ("onnxruntime", "mapped"): ("segment", "fused", "plain"),
-}
-"""Graph variants an engine runs, best first; an engine not listed takes ``plain``."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +64,15 @@ class Preferences:
     device: str | None = None
     """Device within the engine."""
     precision: str | None = None
-    """Precision of the stored weights."""
+    """What to compute in: ``fp32``, ``bf16`` or ``fp16``."""
     memory_mode: str = "auto"
     """``auto``, ``normal`` or ``mapped``."""
     threads: int | None = None
     """Compute threads."""
+    cache: Path | None = None
+    """Folder for compiled graphs; None keeps none."""
+    cache_limit: int | None = None
+    """Most bytes that folder may take; None does not limit it."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class Plan:
 
     shape: RequestShape
     """The request it was made for."""
-    memory_mode: MemoryMode
+    memory_mode: str
     """How weights are held."""
     call_batch: int
     """Most items in one U-Net call; a guided picture of one prompt has two."""
@@ -138,7 +135,13 @@ class Plan:
             lines.append(
                 f"{placement.component}: {placement.device.runtime} on {placement.device.name}, "
                 f"{first.variant} graph{f' in {graphs} parts' if graphs > 1 else ''}, "
-                f"{first.precision} weights, about {megabytes(placement.private_bytes)} private, "
+                f"{first.precision} weights, "
+                + (
+                    f"computed in {precision}, "
+                    if (precision := placement.options.precision)
+                    else ""
+                )
+                + f"about {megabytes(placement.private_bytes)} private, "
                 f"{megabytes(placement.mapped_bytes)} mapped"
             )
         lines.append(
@@ -154,10 +157,10 @@ def megabytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def check(package: Package, devices: Sequence[Device], preferences: Preferences) -> Device:
-    """The device the wishes mean; raises what ``plan`` raises for wishes it cannot keep."""
-    _check_preferences(package, preferences)
-    return _choose_device(devices, preferences)
+def check(package: Package, devices: Sequence[Device], preferences: Preferences) -> None:
+    """Raise what ``plan`` raises for wishes it cannot keep."""
+    for device, _ in _devices(package, devices, preferences):
+        engines.memory_modes(device.runtime, preferences.memory_mode)
 
 
 def plan(
@@ -184,23 +187,23 @@ def plan(
         RequestError: a preference names something this package does not have.
         UnknownName: a runtime, device, precision or memory mode that does not exist.
     """
-    device = check(package, devices, preferences)
-    modes = _modes(preferences)
-    limit, limit_reason = _limit(device, budget)
-    candidates = [
-        _candidate(package, shape, device, preferences, mode, batch, resident)
-        for mode in modes
-        for batch, resident in _shapes_of(shape, mode)
-    ]
-    for candidate in candidates:
-        if limit is None or _counted(candidate) <= limit * (
-            RESIDENT_SHARE / AVAILABLE_SHARE
-            if candidate.resident and budget.max_memory is None
-            else 1.0
-        ):
-            return replace(candidate, reasons=_reasons(candidate, limit_reason, preferences))
+    choices = _devices(package, devices, preferences)
+    candidates = []
+    for device, why in choices:
+        limit, told = _limit(device, budget)
+        for mode in engines.memory_modes(device.runtime, preferences.memory_mode):
+            for batch, resident in _shapes_of(shape, mode):
+                made = _candidate(package, shape, device, preferences, mode, batch, resident)
+                if _fits(made, limit, budget):
+                    passed = [
+                        d.runtime for d, _ in choices[: [d for d, _ in choices].index(device)]
+                    ]
+                    return replace(made, reasons=_reasons(made, told, why, passed, preferences))
+                candidates.append(made)
     least = min(candidates, key=_counted)
     size = f"{shape.width}x{shape.height}"
+    device = least.placements[0].device
+    _, limit_reason = _limit(device, budget)
     if budget.max_memory is None:
         if least.private_bytes > (device.memory_bytes or 0):
             raise NoPlan(
@@ -220,46 +223,30 @@ def plan(
     )
 
 
-def _choose_device(devices: Sequence[Device], preferences: Preferences) -> Device:
-    chosen = list(devices)
-    if preferences.runtime is not None:
-        chosen = [device for device in chosen if device.runtime == preferences.runtime]
-        if not chosen:
-            raise UnknownName("runtime", preferences.runtime, {d.runtime: None for d in devices})
-    if preferences.device is not None:
-        names = [device.name for device in chosen]
-        chosen = [device for device in chosen if device.name == preferences.device]
-        if not chosen:
-            raise UnknownName("device", preferences.device, names)
-    if not chosen:
-        raise NoPlan(["no engine found a device"])
-    return chosen[0]
-
-
-def _check_preferences(package: Package, preferences: Preferences) -> None:
+def _devices(
+    package: Package, devices: Sequence[Device], preferences: Preferences
+) -> tuple[tuple[Device, tuple[str, ...]], ...]:
+    """Devices to try in order, each with why; raises for wishes that cannot be."""
     if preferences.memory_mode not in MEMORY_MODES:
         raise UnknownName("memory mode", preferences.memory_mode, MEMORY_MODES)
     if preferences.threads is not None and not 1 <= preferences.threads <= 1024:
         raise RequestError(f"threads {preferences.threads} is not between 1 and 1024")
-    wanted = preferences.precision
-    if wanted is None:
-        return
-    if wanted not in PRECISIONS:
-        raise UnknownName("precision", wanted, PRECISIONS)
-    has = sorted({artifact.precision for artifact in package.manifest.artifacts})
-    if wanted not in has:
-        raise RequestError(
-            f"package {package.manifest.name} holds {', '.join(has)} weights, not {wanted}; "
-            f"export it again with --precision {wanted}"
-        )
+    return engines.candidates(
+        devices,
+        package,
+        preferences.runtime,
+        preferences.device,
+        preferences.precision,
+        preferences.memory_mode,
+    )
 
 
-def _modes(preferences: Preferences) -> tuple[MemoryMode, ...]:
-    if preferences.memory_mode == "normal":
-        return ("normal",)
-    if preferences.memory_mode == "mapped":
-        return ("mapped",)
-    return ("normal", "mapped")
+def _fits(candidate: Plan, limit: int | None, budget: Budget) -> bool:
+    if limit is None:
+        return True
+    # Between pictures, memory nobody set aside belongs to other programs too.
+    shared = candidate.resident and budget.max_memory is None
+    return _counted(candidate) <= limit * (RESIDENT_SHARE / AVAILABLE_SHARE if shared else 1.0)
 
 
 def _limit(device: Device, budget: Budget) -> tuple[int | None, str]:
@@ -271,7 +258,7 @@ def _limit(device: Device, budget: Budget) -> tuple[int | None, str]:
     return int(device.memory_bytes * AVAILABLE_SHARE), free
 
 
-def _shapes_of(shape: RequestShape, mode: MemoryMode) -> list[tuple[int, bool]]:
+def _shapes_of(shape: RequestShape, mode: str) -> list[tuple[int, bool]]:
     """(items a U-Net call, resident), fastest first."""
     items = shape.images * (shape.prompts + shape.guided)
     if mode == "mapped":
@@ -285,16 +272,15 @@ def _candidate(
     shape: RequestShape,
     device: Device,
     preferences: Preferences,
-    mode: MemoryMode,
+    mode: str,
     call_batch: int,
     resident: bool,
 ) -> Plan:
-    options = LoadOptions(threads=preferences.threads, memory_mode=mode)
     batches = {"text_encoder": 2, "vae_encoder": 1, "unet": call_batch, "vae_decoder": 1}
     if not shape.encodes:
         del batches["vae_encoder"]
     placements = tuple(
-        _place(package, component, batch, shape, device, options, preferences)
+        _place(package, component, batch, shape, device, mode, preferences)
         for component, batch in batches.items()
     )
     private, peak = _totals(placements, resident)
@@ -323,12 +309,11 @@ def _place(
     batch: int,
     shape: RequestShape,
     device: Device,
-    options: LoadOptions,
+    mode: str,
     preferences: Preferences,
 ) -> Placement:
-    mode: MemoryMode = "mapped" if options.memory_mode == "mapped" else "normal"
-    for variant in VARIANTS.get((device.runtime, mode), ("plain",)):
-        artifacts = package.find(component, variant, preferences.precision)
+    for variant in engines.variants(device.runtime, mode):
+        artifacts = package.find(component, variant)
         if artifacts:
             break
     else:
@@ -338,23 +323,20 @@ def _place(
                 "export it again with this version of sdlite"
             ]
         )
-    stored, computed = weight_bytes(package, component, artifacts)
-    # Opened normally, ONNX Runtime keeps its own packed fp32 copy of every weight; mapped, the
-    # weights stay pages of the file, and of narrow ones a wide copy lives during each call.
-    mapped = options.memory_mode == "mapped"
-    activations = max(
-        activation_bytes(artifact, package.manifest, shape.width * shape.height, batch)
-        + (artifact.widened_bytes if mapped else 0)
-        for artifact in artifacts
+    size = (shape.width, shape.height)
+    precision = engines.precision_for(component, device, preferences.precision)
+    options = LoadOptions(
+        threads=preferences.threads,
+        memory_mode=mode,
+        dimensions=engines.dimensions_of(component, device, batch, size, package.manifest.latent),
+        precision=precision,
+        cache=preferences.cache,
+        cache_limit=preferences.cache_limit,
     )
-    return Placement(
-        component=component,
-        artifacts=artifacts,
-        device=device,
-        options=options,
-        private_bytes=activations if mapped else activations + computed,
-        mapped_bytes=stored if mapped else 0,
+    private, mapped = component_bytes(
+        package, artifacts, device.runtime, mode, precision, shape.width * shape.height, batch
     )
+    return Placement(component, artifacts, device, options, private, mapped)
 
 
 def _counted(candidate: Plan) -> int:
@@ -362,8 +344,15 @@ def _counted(candidate: Plan) -> int:
     return candidate.private_bytes if mapped else candidate.peak_bytes
 
 
-def _reasons(chosen: Plan, limit_reason: str, preferences: Preferences) -> tuple[str, ...]:
-    reasons = [f"{limit_reason}; this plan counts {megabytes(_counted(chosen))} of it"]
+def _reasons(
+    chosen: Plan,
+    limit_reason: str,
+    why: Sequence[str],
+    passed: Sequence[str],
+    preferences: Preferences,
+) -> tuple[str, ...]:
+    reasons = [f"{limit_reason}; this plan counts {megabytes(_counted(chosen))} of it", *why]
+    reasons += [f"not {runtime}, because it would need more memory" for runtime in passed]
     if preferences.memory_mode != "auto":
         reasons.append(f"memory mode {chosen.memory_mode} as asked")
     elif chosen.memory_mode == "mapped":

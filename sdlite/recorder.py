@@ -17,6 +17,7 @@ class Recorder:
     def __init__(self) -> None:
         self.reports: list[PhaseReport] = []
         self.peak_bytes: int | None = None
+        self.notes: list[str] = []
         self._outside = 0.0
 
     @contextmanager
@@ -33,6 +34,7 @@ class Recorder:
             seconds = time.perf_counter() - start - self._outside
             if watch.peak_bytes is not None:
                 self.peak_bytes = max(watch.peak_bytes, self.peak_bytes or 0)
+            self.notes.extend(meter.notes)
             self.reports.append(
                 PhaseReport(
                     name=name,
@@ -42,6 +44,7 @@ class Recorder:
                     calls=meter.calls,
                     private_bytes=watch.private_bytes,
                     mapped_bytes=watch.mapped_bytes,
+                    precision=meter.precision,
                 )
             )
 

@@ -97,12 +97,15 @@ def available() -> list[tuple[str, tuple[Device, ...] | RuntimeUnavailable]]:
     return found
 
 
-def devices(runtime: str | None = None, format: str = "onnx") -> tuple[Device, ...]:
+def devices(
+    runtime: str | None = None, format: str = "onnx", first: bool = False
+) -> tuple[Device, ...]:
     """Devices that can run graphs of ``format``, preferred ones first, with their free memory.
 
-    A runtime asked for by name is the only one looked at. Raises ``UnknownName`` when there is no
-    such runtime, ``RuntimeUnavailable`` with every engine's reason when nothing opens (its cause is
-    an ``ExceptionGroup`` of them).
+    A runtime asked for by name is the only one looked at; with ``first``, the first that can be
+    used is the last one looked at, as loading an engine takes a while. Raises ``UnknownName`` when
+    there is no such runtime, ``RuntimeUnavailable`` with every engine's reason when nothing opens
+    (its cause is an ``ExceptionGroup`` of them).
     """
     if runtime is not None:
         return tuple(_with_memory(device) for device in probe(runtime))
@@ -112,6 +115,8 @@ def devices(runtime: str | None = None, format: str = "onnx") -> tuple[Device, .
         try:
             if name not in NEVER_CHOSEN and format in get(name).formats:
                 found += [_with_memory(device) for device in probe(name)]
+                if found and first:
+                    break
         except RuntimeUnavailable as error:
             refused.append(error)
     if not found:

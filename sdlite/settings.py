@@ -16,7 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdlite.choices import MEMORY_MODES, PRECISIONS, find_emphasis, find_rng
+from sdlite.choices import (
+    CACHE_LIMIT,
+    COMPUTE_PRECISIONS,
+    MEMORY_MODES,
+    find_emphasis,
+    find_rng,
+)
 from sdlite.errors import RequestError, UnknownName
 from sdlite.output import FORMATS, write_whole
 
@@ -155,10 +161,17 @@ def memory(name: str, text: str) -> int:
     return count
 
 
+def memory_or_none(name: str, text: str) -> int:
+    """``2G``, or 0 or ``off`` for none at all."""
+    return 0 if text.strip().lower() in ("0", "off") else memory(name, text)
+
+
 def folders(name: str, text: str) -> tuple[Path, ...]:
     """Folders, separated as in ``PATH``."""
     return tuple(Path(part) for part in text.split(os.pathsep) if part)
 
+
+CACHE_LIMIT_TEXT = f"{CACHE_LIMIT >> 30}G"
 
 OPTIONS = {
     option.name: option
@@ -181,11 +194,12 @@ OPTIONS = {
         Option("schedule", text_value, None, "noise schedule"),
         Option("rng", generator, "cpu", "random number generator"),
         Option("threads", whole(1, 1024), None, "compute threads"),
-        Option("precision", choice(PRECISIONS), None, "precision of the weights"),
+        Option("precision", choice(COMPUTE_PRECISIONS), None, "what to compute in"),
         Option("max-memory", memory, None, "most memory to take, like 1.5G"),
         Option("memory-mode", choice(MEMORY_MODES), "auto", "how weights are held"),
         Option("runtime", text_value, None, "engine"),
         Option("device", text_value, None, "device of the engine"),
+        Option("cache-limit", memory_or_none, CACHE_LIMIT_TEXT, "most disk for compiled graphs"),
         Option("format", choice(FORMATS), None, "picture format"),
         Option("metadata", switch, "true", "write parameters into pictures"),
         Option("preview", switch, "false", "show the growing picture"),

@@ -317,6 +317,8 @@ class PhaseReport:
     """Anonymous memory of the process at its highest during the phase; None where unknown."""
     mapped_bytes: int | None
     """File-backed resident pages at that moment; None where unknown."""
+    precision: str | None = None
+    """What the graph computed in, as the engine reports it; None where it does not."""
 
 
 @dataclass(frozen=True)

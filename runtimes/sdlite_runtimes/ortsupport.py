@@ -89,6 +89,10 @@ def session_options(ort: ModuleType, options: LoadOptions) -> tuple[Any, list[st
     for key, valid in (("spinning", SWITCH), ("optimization", tuple(LEVELS))):
         if chosen[key] not in valid:
             raise UnknownName(f"value of onnxruntime option {key}", chosen[key], valid)
+    if options.precision not in (None, "fp32"):
+        raise RequestError(
+            f"onnxruntime computes in what the graph is written in, not in {options.precision}"
+        )
     if options.threads is not None:
         if options.threads < 1:
             raise RequestError(f"threads is {options.threads}; it must be 1 or more")

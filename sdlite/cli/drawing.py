@@ -220,6 +220,7 @@ class Drawing:
                     memory_mode=chosen["memory_mode"],
                     runtime=chosen["runtime"],
                     device=chosen["device"],
+                    cache_limit=chosen["cache_limit"],
                 )
             )
             manifest = pipe.package.manifest
@@ -370,7 +371,8 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
                 "runtime": placement.device.runtime,
                 "device": placement.device.name,
                 "variant": placement.artifacts[0].variant,
-                "precision": placement.artifacts[0].precision,
+                "weights": placement.artifacts[0].precision,
+                "precision": placement.options.precision,
                 "parts": len(placement.artifacts),
                 "private_bytes": placement.private_bytes,
                 "mapped_bytes": placement.mapped_bytes,

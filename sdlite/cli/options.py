@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from sdlite import home, settings
-from sdlite.choices import EMPHASES, MEMORY_MODES, PRECISIONS, RNGS
+from sdlite.choices import COMPUTE_PRECISIONS, EMPHASES, MEMORY_MODES, RNGS
 from sdlite.errors import SdliteError
 from sdlite.output import FORMATS
 
@@ -49,6 +49,13 @@ def sampler_names() -> list[str]:
     from sdlite.sampling import SAMPLERS
 
     return [info.name for info in SAMPLERS]
+
+
+def runtime_names() -> list[str]:
+    """Engines that are registered."""
+    from sdlite import registry
+
+    return list(registry.names())
 
 
 def schedule_names() -> list[str]:
@@ -159,8 +166,8 @@ _DRAWING = (
     setting(
         "precision",
         metavar="NAME",
-        complete=lambda: list(PRECISIONS),
-        help="fp32 or fp16: refuse a model that holds the other.",
+        complete=lambda: list(COMPUTE_PRECISIONS),
+        help="What to compute in: fp32, bf16 or fp16. Default: what is fast on the device.",
     ),
     setting("max-memory", metavar="BYTES", help="Most main memory to take, e.g. 1.5G or 900M."),
     setting(
@@ -169,8 +176,18 @@ _DRAWING = (
         complete=lambda: list(MEMORY_MODES),
         help="auto, normal (fastest) or mapped (weights stay in their file).",
     ),
-    setting("runtime", metavar="NAME", help="Engine. Default: the first that can be used."),
-    setting("device", metavar="NAME", help="Device of the engine."),
+    setting(
+        "runtime",
+        metavar="NAME",
+        complete=runtime_names,
+        help="Engine, e.g. openvino; see sdlite devices. Default: the fastest known for the model.",
+    ),
+    setting("device", metavar="NAME", help="Device of the engine; see sdlite devices."),
+    setting(
+        "cache-limit",
+        metavar="BYTES",
+        help="Most disk for graphs compiled for this machine; 0 keeps none. Default: 2G.",
+    ),
     setting(
         "format",
         "-f",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,7 +206,7 @@ def test_without_guidance_one_item_a_call(sd15: Package) -> None:
         ({"runtime": "onnxrutime"}, UnknownName, "Did you mean 'onnxruntime'"),
         ({"device": "cpuu"}, UnknownName, "Did you mean 'cpu'"),
         ({"precision": "fp15"}, UnknownName, "Did you mean 'fp16'"),
-        ({"precision": "fp32"}, RequestError, "--precision fp32"),
+        ({"precision": "bf16"}, RequestError, "nothing here computes in bf16: onnxruntime cpu in"),
         ({"memory_mode": "maped"}, UnknownName, "Did you mean 'mapped'"),
         ({"threads": 0}, RequestError, "threads 0"),
     ],
@@ -215,6 +216,84 @@ def test_wishes_that_cannot_be(
 ) -> None:
     with pytest.raises(error, match=message):
         make(sd15, 32 * GB, **wishes)
+
+
+OPENVINO = Device("openvino", "cpu", "CPU", 32 * GB, ("bf16", "fp32"))
+ONNXRUNTIME = Device("onnxruntime", "cpu", "CPU", 32 * GB)
+GPU = Device("openvino", "gpu", "GPU", 4 * GB, ("fp16", "fp32"))
+BOTH = (ONNXRUNTIME, OPENVINO, GPU)
+
+
+def choose(
+    package: Package, limit: int | None = None, devices: Sequence[Device] = BOTH, **wishes: object
+) -> Plan:
+    return plan(package, SHAPE, devices, Budget(limit), Preferences(**wishes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("limit", "wishes", "runtime", "device", "mode", "precision"),
+    [
+        (None, {}, "openvino", "cpu", "normal", "bf16"),
+        (None, {"precision": "fp32"}, "openvino", "cpu", "normal", "fp32"),
+        (None, {"runtime": "onnxruntime"}, "onnxruntime", "cpu", "normal", None),
+        (None, {"device": "gpu"}, "openvino", "gpu", "normal", "fp16"),
+        (None, {"precision": "fp16"}, "openvino", "gpu", "normal", "fp16"),
+        (None, {"memory_mode": "mapped"}, "onnxruntime", "cpu", "mapped", None),
+        (5 * GB, {}, "openvino", "cpu", "normal", "bf16"),
+        (1 * GB, {}, "onnxruntime", "cpu", "mapped", None),
+    ],
+)
+def test_engines(
+    sd15: Package,
+    limit: int | None,
+    wishes: dict[str, object],
+    runtime: str,
+    device: str,
+    mode: str,
+    precision: str | None,
+) -> None:
+    made = choose(sd15, limit, **wishes)
+    unet = made.placement("unet")
+    found = (unet.device.runtime, unet.device.name, made.memory_mode, unet.options.precision)
+    assert found == (runtime, device, mode, precision)
+    if limit == 1 * GB:
+        assert "not openvino, because it would need more memory" in made.reasons
+    elif not wishes:
+        assert any(reason.startswith("openvino, because") for reason in made.reasons)
+
+
+def test_openvino_gets_what_makes_it_fast(sd15: Package) -> None:
+    made = choose(sd15)
+    assert made.placement("unet").options.dimensions == {"batch": 2, "height": 64, "width": 64}
+    assert made.placement("vae_decoder").options.dimensions["batch"] == 1
+    text = made.placement("text_encoder").options
+    assert (text.precision, text.dimensions) == ("fp32", {})
+    assert {a.variant for a in made.placement("unet").artifacts} == {"plain"}
+    assert "computed in bf16" in made.explain()
+    wide = choose(sd15, precision="fp32").placement("unet")
+    assert wide.private_bytes > 1.8 * made.placement("unet").private_bytes
+    folder = Path("cache")
+    options = choose(sd15, cache=folder, cache_limit=5).placement("unet").options
+    assert (options.cache, options.cache_limit) == (folder, 5)
+
+
+def test_openvino_is_not_chosen_where_it_was_not_measured(sd15: Package) -> None:
+    arm = replace(OPENVINO, precisions=("fp16", "fp32"))
+    for devices in ((ONNXRUNTIME, arm), (ONNXRUNTIME, GPU)):
+        assert choose(sd15, devices=devices).placement("unet").device == ONNXRUNTIME
+    small = Package(
+        sd15.root,
+        replace(
+            sd15.manifest, weights={**sd15.manifest.weights, "unet": weights("unet", 13 << 20)}
+        ),
+    )
+    assert choose(small).placement("unet").device == ONNXRUNTIME
+    assert choose(small, runtime="openvino").placement("unet").device == OPENVINO
+
+
+def test_openvino_has_no_mapped_mode(sd15: Package) -> None:
+    with pytest.raises(RequestError, match="openvino has no memory mode mapped"):
+        choose(sd15, runtime="openvino", memory_mode="mapped")
 
 
 def test_no_device(sd15: Package) -> None:

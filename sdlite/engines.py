@@ -1,0 +1,151 @@
+"""What the planner knows of engines: what each reads, holds and computes in, and which is faster.
+
+Figures behind the choices are in docs/benchmarks.md and field measurements named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sdlite.choices import COMPUTE_PRECISIONS
+from sdlite.errors import NoPlan, RequestError, UnknownName
+from sdlite.manifest import LatentSpace
+from sdlite.package import Package
+from sdlite.types import Device
+
+VARIANTS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("onnxruntime", "normal"): ("fused", "plain"),
+    ("onnxruntime", "mapped"): ("segment", "fused", "plain"),
+    ("openvino", "normal"): ("plain", "fused"),
+}
+"""Graph variants an engine runs in a memory mode, best first; others take ``plain``. OpenVINO
+takes the same time for either of its two (SD1.5's U-Net: 2.47 s); plain has fewer nodes."""
+MODES: Mapping[str, tuple[str, ...]] = {"openvino": ("normal",)}
+"""Memory modes of an engine that has not all."""
+STATIC = frozenset({"openvino"})
+"""Engines that are much faster on sizes they know (OpenVINO, SD1.5: 2.4 s instead of 4.0 s)."""
+LARGE_BYTES = 100 << 20
+"""Weights of a U-Net from which on compiling for OpenVINO is soon paid back: it takes seconds, and
+what it wins is a small part of a second a picture for the model that ships."""
+EXACT = frozenset({"text_encoder"})
+"""Components that cost next to nothing, so that they are not computed narrowly without need."""
+
+
+def variants(runtime: str, mode: str) -> tuple[str, ...]:
+    """Graph variants to look for, best first."""
+    return VARIANTS.get((runtime, mode), ("plain",))
+
+
+def is_large(package: Package) -> bool:
+    """Whether a model is so large that an engine may take seconds to open it."""
+    weights = package.manifest.weights.get("unet")
+    if weights is not None:
+        return weights.file.size >= LARGE_BYTES
+    graphs = (a.graph_size for a in package.manifest.artifacts if a.component == "unet")
+    return max(graphs, default=0) >= LARGE_BYTES
+
+
+def memory_modes(runtime: str, wanted: str) -> tuple[str, ...]:
+    """Memory modes to try in order; raises ``RequestError`` when the engine has not the wanted."""
+    has = MODES.get(runtime, ("normal", "mapped"))
+    if wanted == "auto":
+        return has
+    if wanted not in has:
+        raise RequestError(
+            f"{runtime} has no memory mode {wanted}, only {', '.join(has)}; "
+            "leave --memory-mode or --runtime out"
+        )
+    return (wanted,)
+
+
+def precision_for(component: str, device: Device, wanted: str | None) -> str | None:
+    """What to compute a component in; None where there is nothing to choose."""
+    if wanted is not None and wanted in device.precisions:
+        return wanted if len(device.precisions) > 1 else None
+    if device.precisions == ("fp32",):
+        return None
+    if component in EXACT and "fp32" in device.precisions:
+        return "fp32"
+    return device.precisions[0]
+
+
+def dimensions_of(
+    component: str, device: Device, batch: int, size: tuple[int, int], latent: LatentSpace
+) -> Mapping[str, int]:
+    """Sizes to make static for pictures of ``size``, width and height in pixels.
+
+    The number of tokens stays free: it depends on the prompt, and costs nothing.
+    """
+    if device.runtime not in STATIC or component == "text_encoder":
+        return {}
+    width, height = size
+    if component == "vae_encoder":
+        return {"batch": batch, "image_height": height, "image_width": width}
+    return {"batch": batch, "height": height // latent.factor, "width": width // latent.factor}
+
+
+def candidates(
+    devices: Sequence[Device],
+    package: Package,
+    runtime: str | None,
+    device: str | None,
+    precision: str | None,
+    memory_mode: str = "auto",
+) -> tuple[tuple[Device, tuple[str, ...]], ...]:
+    """Devices a plan may use, best first, each with why it comes at its place.
+
+    A runtime or device asked for by name is the only one.
+
+    Raises:
+        UnknownName: there is no such runtime, device or precision.
+        RequestError: no device computes in that precision, or has that memory mode.
+        NoPlan: there is no device at all.
+    """
+    if precision is not None and precision not in COMPUTE_PRECISIONS:
+        raise UnknownName("precision", precision, COMPUTE_PRECISIONS)
+    found = list(devices)
+    if runtime is not None:
+        found = [item for item in found if item.runtime == runtime]
+        if not found:
+            raise UnknownName("runtime", runtime, {item.runtime: None for item in devices})
+    if device is not None:
+        names = dict.fromkeys(item.name for item in found)
+        found = [item for item in found if item.name == device]
+        if not found:
+            raise UnknownName("device", device, names)
+    if not found:
+        raise NoPlan(["no engine found a device"])
+    if precision is not None:
+        able = [item for item in found if precision in item.precisions]
+        if not able:
+            there = ", ".join(
+                f"{item.runtime} {item.name} in {' or '.join(item.precisions)}" for item in found
+            )
+            raise RequestError(f"nothing here computes in {precision}: {there}")
+        found = able
+    named = runtime is not None or device is not None
+    if memory_mode != "auto" and not named:
+        able = [item for item in found if memory_mode in MODES.get(item.runtime, (memory_mode,))]
+        found = able or found
+    if named or not is_large(package):
+        return ((found[0], ()),)
+    faster = [item for item in found if item.runtime == "openvino" and _measured(item)]
+    others = [item for item in found if item not in faster]
+    return (
+        *((item, (_why(item),)) for item in faster[:1]),
+        *((item, ()) for item in others[:1]),
+    )
+
+
+def _measured(device: Device) -> bool:
+    """Whether OpenVINO was measured to be faster on such a device: processors of x86-64."""
+    return device.name == "cpu" and device.precisions[0] != "fp16"
+
+
+def _why(device: Device) -> str:
+    if device.precisions[0] == "bf16":
+        return (
+            "openvino, because it computes in bf16 on this processor, "
+            "about twice as fast as onnxruntime in fp32"
+        )
+    return "openvino, because it was measured to be about a fifth faster than onnxruntime in fp32"
