@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import TracebackType
 
 from PIL import Image
@@ -125,6 +125,7 @@ class Pipeline:
         resume: SamplerState | None = None,
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
+        stop: threading.Event | None = None,
     ) -> Result:
         """Draw.
 
@@ -144,7 +145,9 @@ class Pipeline:
             hires: a second, larger pass.
             resume: a ``Step.state`` of the same whole ``Request``, to go on from there to the bit.
             on_step: called after each step, in the same thread.
-            cancel: set from any thread, it stops the job after the current step.
+            cancel: set from any thread, it ends the job with ``Cancelled`` after the current step.
+            stop: set from any thread, it ends sampling after the current step too, but what the
+                model took the picture for at that moment is decoded and returned, with a note.
 
         Returns:
             Pictures, seeds, the plan, and what each phase cost.
@@ -176,14 +179,19 @@ class Pipeline:
         with _turn(self._turn, cancel):
             start = time.perf_counter()
             run = Run(request, self._plans(request), self._phases, cancel)
-            latents = None if resume is None else resume.x
-            for step in run.steps(resume):
-                latents = step.x
-                if on_step is not None:
-                    on_step(step)
+            latents, stage = (None, -1) if resume is None else (resume.x, resume.stage)
+            with closing(run.steps(resume)) as steps_run:
+                for step in steps_run:
+                    latents, stage = step.x, step.state.stage
+                    if on_step is not None:
+                        on_step(step)
+                    if stop is not None and stop.is_set() and step.index + 1 < step.total:
+                        latents = step.x0
+                        run.notes.append(f"stopped after step {step.index + 1} of {step.total}")
+                        break
             if latents is None:
                 raise AssertionError("a schedule has at least one interval")
-            pictures = run.finish(latents)
+            pictures = run.finish(latents, stage)
             seeds = seeds_of(request)
             manifest = self.package.manifest
             return Result(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 from PIL import Image
@@ -50,7 +50,7 @@ class Run:
             self._canvas, notes = lay_out_edit(request.edit, (shape.width, shape.height))
             self.notes.extend(notes)
 
-    def steps(self, resume: SamplerState | None = None) -> Iterator[Step]:
+    def steps(self, resume: SamplerState | None = None) -> Generator[Step, None, None]:
         """Every step of every stage, counted through.
 
         Raises:
@@ -108,10 +108,11 @@ class Run:
         pictures = [picture.resize(size, stage.upscaler.pixels) for picture in small]
         return self._phases.start(stage, plan, self.recorder, pictures=pictures)
 
-    def finish(self, latents: Float32) -> tuple[Image.Image, ...]:
-        """The job's pictures from the latents of its last step."""
+    def finish(self, latents: Float32, stage: int = -1) -> tuple[Image.Image, ...]:
+        """The job's pictures from the latents of its last step; ``stage`` is the one they are of,
+        and not the last when the job was stopped early."""
         check_cancel(self._cancel)
-        pictures = self._phases.decode(latents, self.plans[-1], self.recorder, self._cancel)
+        pictures = self._phases.decode(latents, self.plans[stage], self.recorder, self._cancel)
         if self._canvas is None:
             return pictures
         return tuple(self._canvas.finish(picture) for picture in pictures)

@@ -255,6 +255,34 @@ def test_cancelled_from_another_thread(opened: Opener) -> None:
     assert len(pipe.generate("x", steps=1).images) == 1
 
 
+@pytest.mark.parametrize("hires", [None, sdlite.Hires(scale=2.0, steps=4)])
+def test_stopped_early_keeps_what_the_model_saw(opened: Opener, hires: sdlite.Hires | None) -> None:
+    pipe = opened()
+    stop, seen = threading.Event(), []
+
+    def at_third(step: Step) -> None:
+        seen.append(step)
+        if step.index == 2:
+            stop.set()
+
+    request = Request("x", seed=3, steps=10, hires=hires)
+    result = pipe.generate(request, on_step=at_third, stop=stop)
+    assert len(seen) == 3
+    (expected,) = pipe.decode(seen[-1].x0)
+    np.testing.assert_array_equal(pixels(result), np.asarray(expected))
+    assert result.notes == (f"stopped after step 3 of {seen[-1].total}",)
+
+
+def test_stopping_after_the_last_step_changes_nothing(opened: Opener) -> None:
+    pipe = opened()
+    stop = threading.Event()
+    stopped = pipe.generate(
+        "x", seed=3, steps=2, on_step=lambda s: stop.set() if s.index == 1 else None, stop=stop
+    )
+    np.testing.assert_array_equal(pixels(stopped), pixels(pipe.generate("x", seed=3, steps=2)))
+    assert stopped.notes == ()
+
+
 def test_cancelled_before_it_starts(opened: Opener) -> None:
     cancel = threading.Event()
     cancel.set()
