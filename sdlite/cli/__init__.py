@@ -17,6 +17,7 @@ from sdlite.cli.inspect import inspect
 from sdlite.cli.models import models
 from sdlite.cli.outpaint import outpaint
 from sdlite.cli.pull import pull
+from sdlite.cli.state import resume
 
 __all__ = ["main"]
 
@@ -46,6 +47,7 @@ COMMANDS = (
     generate,
     edit,
     outpaint,
+    resume,
     export,
     inspect,
     pull,

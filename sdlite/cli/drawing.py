@@ -9,25 +9,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdlite import __version__
+from sdlite.cli.describe import describe_picture, describe_plan
 from sdlite.cli.edge import INTERRUPTED, tell
 from sdlite.cli.interrupt import Job
-from sdlite.cli.options import load_settings
+from sdlite.cli.options import PICTURE_SETTINGS, load_settings
 from sdlite.cli.progress import wanted
 from sdlite.cli.table import readable
 from sdlite.cli.wording import Wording, wording
 from sdlite.errors import Cancelled
 from sdlite.output import Destination, destination
+from sdlite.settings import find_option
 
 if TYPE_CHECKING:
     from sdlite.pipeline import Pipeline
-    from sdlite.planner import Plan
     from sdlite.types import Request, Result, Step
 
 log = logging.getLogger("sdlite.cli")
@@ -84,6 +85,17 @@ class DrawingOptions:
             name: values.get(name, text).value for name, text in given.items() if name not in FLAGS
         }
         return cls(settings=chosen, beside=values.path.parent, **flags)
+
+    @classmethod
+    def of_one(cls, given: Mapping[str, Any]) -> DrawingOptions:
+        """The same where a file says what is drawn, one picture: settings do not."""
+        read = cls.read(dict.fromkeys(PICTURE_SETTINGS) | {"styles": ()} | dict(given))
+        plain = {name: find_option(name) for name in PICTURE_SETTINGS}
+        unset = {
+            name: None if option.default is None else option.parse(name, option.default)
+            for name, option in plain.items()
+        }
+        return replace(read, settings={**read.settings, **unset})
 
 
 def draw(
@@ -312,71 +324,13 @@ class Drawing:
         return {
             "sdlite": __version__,
             "model": self.settings["model"],
-            "images": [_describe(picture) for picture in self.pictures],
+            "images": [
+                describe_picture(picture.path, picture.seed, picture.result)
+                for picture in self.pictures
+            ],
             "seconds": round(self.seconds, 4),
             "peak_bytes": self._peak(),
             "plan": describe_plan(self.pictures[0].result.plan) if self.pictures else None,
             "cancelled": self.cancelled,
             "error": None if error is None else " ".join(str(error).split()),
         }
-
-
-def _describe(picture: Picture) -> dict[str, Any]:
-    result = picture.result
-    request = _plain(result.request)
-    del request["seed"], request["images"]
-    return {
-        "path": str(picture.path.absolute()),
-        "seed": picture.seed,
-        **request,
-        "seconds": round(result.seconds, 4),
-        "peak_bytes": result.peak_bytes,
-        "phases": [_rounded(asdict(phase)) for phase in result.phases],
-        "notes": list(result.notes),
-    }
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    """A request or part of one as JSON can say it: pictures by their size."""
-    found: dict[str, Any] = {}
-    for item in fields(value):
-        part = getattr(value, item.name)
-        if hasattr(part, "__dataclass_fields__"):
-            part = _plain(part)
-        elif hasattr(part, "getpixel"):
-            part = {"width": part.width, "height": part.height}
-        found[item.name] = part
-    return found
-
-
-def _rounded(fields: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: round(value, 4) if isinstance(value, float) else value
-        for name, value in fields.items()
-    }
-
-
-def describe_plan(plan: Plan) -> dict[str, Any]:
-    """A plan without the tensor lists of its graphs."""
-    return {
-        "memory_mode": plan.memory_mode,
-        "call_batch": plan.call_batch,
-        "resident": plan.resident,
-        "private_bytes": plan.private_bytes,
-        "peak_bytes": plan.peak_bytes,
-        "reasons": list(plan.reasons),
-        "placements": [
-            {
-                "component": placement.component,
-                "runtime": placement.device.runtime,
-                "device": placement.device.name,
-                "variant": placement.artifacts[0].variant,
-                "weights": placement.artifacts[0].precision,
-                "precision": placement.options.precision,
-                "parts": len(placement.artifacts),
-                "private_bytes": placement.private_bytes,
-                "mapped_bytes": placement.mapped_bytes,
-            }
-            for placement in plan.placements
-        ],
-    }

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdlite.cli.drawing import DrawingOptions, draw
+from sdlite.cli.drawing import DrawingOptions
 from sdlite.cli.edge import common
 from sdlite.cli.options import Function, drawing_options
+from sdlite.cli.state import draw_saving, saving_options
 from sdlite.errors import RequestError
 from sdlite.settings import real, whole
 
@@ -133,9 +134,18 @@ _OF_MASKS = ("invert_mask", "soft_mask", "mask_blur", "mask_content", "only_mask
 @click.argument("prompt", metavar="PROMPT")
 @editing_options
 @drawing_options
+@saving_options
 @common
 @click.pass_context
-def edit(ctx: click.Context, /, image: str, prompt: str, **given: Any) -> None:
+def edit(
+    ctx: click.Context,
+    /,
+    image: str,
+    prompt: str,
+    save_state: str | None,
+    save_every: str,
+    **given: Any,
+) -> None:
     """Draw IMAGE anew as PROMPT says: all of it, or with --mask a part.
 
     IMAGE may be any picture file; the new one has its size unless --size says otherwise. Outside
@@ -157,4 +167,4 @@ def edit(ctx: click.Context, /, image: str, prompt: str, **given: Any) -> None:
     if given["size"] is None and not change.only_masked:
         # A size for new pictures, from the settings, is not the size of this one.
         options = replace(options, settings={**options.settings, "size": None})
-    draw(ctx, options, (prompt,), begin_with)
+    draw_saving(ctx, options, (prompt,), begin_with, save_state, save_every)

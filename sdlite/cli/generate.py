@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdlite.cli.drawing import DrawingOptions, draw
+from sdlite.cli.drawing import DrawingOptions
 from sdlite.cli.edge import common, tell
+from sdlite.cli.hires import hires_options, read_hires
 from sdlite.cli.options import drawing_options
+from sdlite.cli.state import draw_saving, saving_options
 from sdlite.errors import RequestError
+
+if TYPE_CHECKING:
+    from sdlite.types import Request
 
 
 @click.command(short_help="Draw pictures from prompts.")
@@ -22,10 +28,18 @@ from sdlite.errors import RequestError
     help="Read more prompts from FILE, one a line, UTF-8; - is standard input.",
 )
 @drawing_options
+@hires_options
+@saving_options
 @common
 @click.pass_context
 def generate(
-    ctx: click.Context, /, prompts: tuple[str, ...], prompts_file: str | None, **given: Any
+    ctx: click.Context,
+    /,
+    prompts: tuple[str, ...],
+    prompts_file: str | None,
+    save_state: str | None,
+    save_every: str,
+    **given: Any,
 ) -> None:
     """Draw a picture of each PROMPT; - reads prompts from standard input, one a line.
 
@@ -40,10 +54,16 @@ def generate(
       sdlite generate -n 4 --model my-model --size 512x768 "a castle" -o castles/
       sdlite generate --max-memory 1G --model my-model "a castle"
       sdlite generate --prompts-file prompts.txt -o out/ --json
+      sdlite generate "a castle" --hires 2 --hires-strength 0.5 --hires-upscaler Lanczos
     """
+    hires = read_hires(given)
     options = DrawingOptions.read(given)
     jobs = collect_prompts(prompts, prompts_file, options.quiet)
-    draw(ctx, options, jobs)
+
+    def begin_with(request: Request) -> Request:
+        return replace(request, hires=hires)
+
+    draw_saving(ctx, options, jobs, begin_with, save_state, save_every)
 
 
 def collect_prompts(

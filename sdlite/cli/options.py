@@ -70,7 +70,7 @@ def load_settings() -> settings.Settings:
     return settings.read(home.folders().settings, os.environ)
 
 
-_DRAWING = (
+_PLACES = (
     setting(
         "model",
         "-m",
@@ -85,6 +85,9 @@ _DRAWING = (
         help="Where to write. Several pictures are numbered; a folder gets sdlite-0001.png and so "
         "on. Default: the current folder.",
     ),
+)
+"""Which model, and where pictures go."""
+_PICTURES = (
     setting(
         "images", "-n", metavar="N", help="Pictures per prompt, with seeds counting up. Default: 1."
     ),
@@ -162,6 +165,9 @@ _DRAWING = (
         help="Replace __name__ in prompts by a line of FOLDER/name.txt, chosen by the seed. "
         "Default: wildcards beside the settings.",
     ),
+)
+"""What is drawn."""
+_RUNNING = (
     setting("threads", "-t", metavar="N", help="Compute threads. Default: one a physical core."),
     setting(
         "precision",
@@ -223,10 +229,36 @@ _DRAWING = (
         help="Print one JSON object: paths, seeds, timings, memory, plan.",
     ),
 )
+"""How it is done and told."""
+PICTURE_SETTINGS = (
+    "images",
+    "negative",
+    "steps",
+    "size",
+    "guidance",
+    "seed",
+    "sampler",
+    "schedule",
+    "rng",
+    "clip_skip",
+    "emphasis",
+    "guidance_rescale",
+    "guidance_interval",
+    "styles_file",
+    "wildcards",
+)
+"""Settings that ``running_options`` does not offer."""
 
 
 def drawing_options(function: Function) -> Function:
     """Add the options every command that draws has; ``DrawingOptions`` reads them."""
-    for option in reversed(_DRAWING):
+    for option in reversed((*_PLACES, *_PICTURES, *_RUNNING)):
+        function = option(function)
+    return function
+
+
+def running_options(function: Function) -> Function:
+    """Add those of them that do not say what is drawn; ``DrawingOptions.of_one`` reads them."""
+    for option in reversed((*_PLACES, *_RUNNING)):
         function = option(function)
     return function

@@ -1,0 +1,136 @@
+"""``--save-state``, ``sdlite resume`` and the options of a second pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sdlite_runtimes.null import NullRuntime
+
+from sdlite import metadata, registry
+from tests.cli.conftest import Run
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    options = {"component": "unet", "fail_call": str(call)}
+    monkeypatch.setitem(registry._runtimes, "null", NullRuntime(options))
+
+
+def whole_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._runtimes, "null", NullRuntime())
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        ["generate", "a cat", "--seed", "7", "--sampler", "Euler a"],
+        ["generate", "a cat", "--hires", "1.5", "--hires-steps", "3", "--threads", "1"],
+        ["edit", "in.png", "a cat", "--mask", "mask.png", "--strength", "1"],
+    ],
+)
+def test_after_a_crash_it_is_the_same_picture(
+    run: Run, monkeypatch: pytest.MonkeyPatch, job: list[str]
+) -> None:
+    rng = np.random.default_rng(1)
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save("in.png")
+    Image.fromarray(np.kron(np.eye(2, dtype=np.uint8) * 255, np.ones((32, 32), np.uint8))).save(
+        "mask.png"
+    )
+    job = [*job, "--steps", "9", "--seed", "7"]
+    whole_again(monkeypatch)
+    assert run(*job, "-o", "whole.png").exit_code == 0
+    crash_at(monkeypatch, 8)
+    done = run(*job, "-o", "a.png", "--save-state", "a.state", "--save-every", "3")
+    assert done.exit_code == 1, done.output
+    assert Path("a.state").is_file()
+    assert not Path("a.png").exists()
+    whole_again(monkeypatch)
+    done = run("resume", "a.state", "-o", "a.png")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "a.png\n"
+    assert Path("a.png").read_bytes() == Path("whole.png").read_bytes()
+    assert not Path("a.state").exists()
+
+
+def test_a_finished_picture_needs_no_state(run: Run) -> None:
+    assert run("generate", "a", "-o", "a.png", "--save-state", "a.state").exit_code == 0
+    assert [path.name for path in Path().iterdir()] == ["a.png"]
+
+
+def test_settings_of_new_pictures_do_not_touch_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash_at(monkeypatch, 5)
+    run("generate", "a", "--steps", "9", "--save-state", "a.state", "--save-every", "1")
+    whole_again(monkeypatch)
+    monkeypatch.setenv("SDLITE_IMAGES", "3")
+    monkeypatch.setenv("SDLITE_STEPS", "2")
+    found = json.loads(run("resume", "a.state", "--json").stdout)["images"]
+    assert [item["steps"] for item in found] == [9]
+
+
+def test_another_engine_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    crash_at(monkeypatch, 5)
+    run("generate", "a", "--save-state", "a.state", "--save-every", "1", "--threads", "1")
+    whole_again(monkeypatch)
+    done = run("resume", "a.state", "--threads", "2")
+    assert done.exit_code == 0, done.output
+    assert "note: the picture was begun with null on null, plain fp32 graphs, 1 thre" in done.stderr
+    assert "its last bits may differ" in done.stderr
+
+
+def test_a_state_is_never_overwritten_by_accident(run: Run) -> None:
+    Path("a.state").write_bytes(b"mine")
+    done = run("generate", "a", "--save-state", "a.state")
+    assert done.exit_code == 2
+    assert "a.state exists; finish it with: sdlite resume a.state" in done.stderr
+    assert Path("a.state").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "a", "b", "--save-state", "x"], "--save-state keeps one picture"),
+        (["generate", "a", "-n", "2", "--save-state", "x"], "--save-state keeps one picture"),
+        (["generate", "a", "--save-state", "x", "--save-every", "0"], "--save-every '0'"),
+        (["resume", "none"], "no file none"),
+        (["resume", "."], "no file ."),
+        (["generate", "a", "--hires-strength", "0.5"], "--hires-strength needs --hires"),
+        (["generate", "a", "--hires", "big"], "--hires 'big'"),
+        (["generate", "a", "--hires", "9"], "--hires '9' is not a number from 1 to 8"),
+        (["generate", "a", "--hires", "100x100"], "width 100 is not a multiple of 8"),
+        (["generate", "a", "--hires", "2", "--hires-steps", "0"], "--hires-steps '0'"),
+        (["generate", "a", "--hires", "2", "--hires-upscaler", "Lanczoz"], "Did you mean 'Lanc"),
+        (["generate", "a", "--hires", "2", "--hires-strength", "nan"], "--hires-strength 'nan'"),
+    ],
+)
+def test_one_line_and_exit_code_2(run: Run, arguments: list[str], message: str) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2, done.output
+    assert done.stderr.startswith("sdlite: error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert list(Path().iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(run: Run) -> None:
+    Path("file").touch()
+    done = run("generate", "a", "--save-state", "file/a.state")
+    assert done.exit_code == 1
+    assert "is not a folder" in done.stderr
+
+
+def test_hires(run: Run) -> None:
+    done = run("generate", "a", "-o", "a.png", "--steps", "3", "--hires", "96x128")
+    assert done.exit_code == 0, done.output
+    with Image.open("a.png") as image:
+        assert image.size == (96, 128)
+    upscaler = ["--hires-upscaler", "nearest", "--hires-prompt", "b", "--hires-guidance", "3"]
+    run("generate", "a", "-o", "b.png", "--steps", "3", "--hires", "2", *upscaler)
+    fields = metadata.parse(str(metadata.read(Path("b.png")))).fields
+    assert fields["Hires upscale"] == "2"
+    assert fields["Hires upscaler"] == "Nearest"
+    assert fields["Hires prompt"] == "b"
