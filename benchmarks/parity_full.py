@@ -1,4 +1,4 @@
-"""Full-size parity: every graph of a Stable Diffusion 1.5 package against diffusers, in float32.
+"""Full-size parity: graphs of a Stable Diffusion 1.5 package against diffusers, in float32.
 
 ``python -m benchmarks.parity_full FOLDER`` needs torch, diffusers and transformers. FOLDER is a
 diffusers folder (``python -m benchmarks.checkpoints sd15 FOLDER --layout diffusers``); it is
@@ -30,12 +30,14 @@ from sdlite.package import Package
 from sdlite.types import Array
 
 LIMIT = 1e-4
-VARIANTS = {
-    "text_encoder": ("plain",),
-    "unet": ("plain", "fused", "segment"),
-    "vae_decoder": ("plain", "fused", "segment"),
-    "vae_encoder": ("plain", "fused"),
+ORT, OPENVINO = "onnxruntime", "openvino"
+RUNS = {
+    "text_encoder": (("plain", ORT), ("plain", OPENVINO)),
+    "unet": (("plain", OPENVINO), ("fused", ORT), ("segment", ORT)),
+    "vae_decoder": (("plain", OPENVINO), ("fused", ORT), ("segment", ORT)),
+    "vae_encoder": (("plain", OPENVINO), ("fused", ORT)),
 }
+"""Graphs of each component, in the engine that the planner gives them to."""
 
 
 def inputs_of(component: str, package: Package, cells: int) -> dict[str, Array]:
@@ -66,17 +68,22 @@ def inputs_of(component: str, package: Package, cells: int) -> dict[str, Array]:
 
 def results(
     package: Package, component: str, inputs: Mapping[str, Array], threads: int
-) -> Iterator[tuple[str, dict[str, Array], float]]:
-    """Variant, outputs and seconds of the call; weights stay mapped."""
-    runtime, device = registry.get("onnxruntime"), registry.probe("onnxruntime")[0]
-    options = LoadOptions(threads=threads, memory_mode="mapped")
-    for variant in VARIANTS[component]:
+) -> Iterator[tuple[str, str, dict[str, Array], float]]:
+    """Variant, engine, outputs and seconds of the call; ONNX Runtime keeps weights mapped."""
+    for variant, engine in RUNS[component]:
+        runtime = registry.get(engine)
+        device = next(found for found in registry.probe(engine) if found.name == "cpu")
+        options = LoadOptions(
+            threads=threads,
+            memory_mode="mapped" if engine == ORT else "normal",
+            precision="fp32",
+        )
         artifacts = package.find(component, variant)
         session = open_chain(runtime, artifacts, package.root, device, options)
         try:
             start = time.perf_counter()
             outputs = session.run(inputs)
-            yield variant, outputs, time.perf_counter() - start
+            yield variant, engine, outputs, time.perf_counter() - start
         finally:
             session.close()
 
@@ -86,19 +93,19 @@ def compare(
 ) -> list[Measurement]:
     """Errors of every variant of every component."""
     found = []
-    for component in VARIANTS:
+    for component in RUNS:
         inputs = inputs_of(component, package, cells)
         start = time.perf_counter()
         expected = references(folder, component, inputs, threads)
         gc.collect()
         tell(f"{component}: reference in {time.perf_counter() - start:.1f} s")
-        for variant, outputs, seconds in results(package, component, inputs, threads):
+        for variant, engine, outputs, seconds in results(package, component, inputs, threads):
             worst = max(deviation(outputs[name], value) for name, value in expected.items())
-            tell(f"{component} {variant}: {worst:.2e} in {seconds:.1f} s")
+            tell(f"{component} {variant}, {engine}: {worst:.2e} in {seconds:.1f} s")
             found.append(
                 Measurement(
-                    f"{component}_{variant}",
-                    f"{component}, {variant}: error against diffusers",
+                    f"{component}_{variant}_{engine}",
+                    f"{component}, {variant}, {engine}: error against diffusers",
                     "sd",
                     (worst,),
                     "max",
@@ -132,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
             compare(options.folder, package, options.cells, options.threads, print),
             packages=[package_identity(package.root)],
             machine_before=before,
-            notes=[f"latents {options.cells}x{options.cells}, one item, ONNX Runtime mapped"],
+            notes=[f"latents {options.cells}x{options.cells}, one item, computed in float32"],
         )
 
 
