@@ -10,9 +10,9 @@ from sdlite.errors import SourceError, UnknownFamily
 from sdlite.foreign import is_foreign, open_foreign
 from sdlite.manifest import MANIFEST, Parity
 from sdlite.package import Package
+from sdlite.tensors.base import ITEM_BYTES, TensorInfo
 from sdlite_export.licence import file_licence
 from sdlite_export.source import Checkpoint, SourceHash, Tensors, open_source
-from sdlite_export.source.checkpoint import ITEM_BYTES, TensorInfo
 from sdlite_export.source.ldm import open_tensors
 
 SHORT = {"float16": "fp16", "float32": "fp32", "bfloat16": "bf16", "float64": "fp64"}

@@ -13,9 +13,9 @@ import numpy as np
 
 from sdlite.errors import OutputError, SourceCorrupt, SourceError
 from sdlite.manifest import FileEntry, TensorEntry
+from sdlite.tensors.base import TensorInfo, Tensors
 from sdlite.types import Array
 from sdlite_export.emit.graph import WeightNeed, stored_dtype
-from sdlite_export.source.checkpoint import TensorInfo, Tensors
 
 PAGE = 4096
 IGNORED = ("position_ids", "logit_scale")

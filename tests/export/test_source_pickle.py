@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sdlite_export.source.checkpoint import TensorInfo
-from sdlite_export.source.pickle import open_pickle
-from sdlite_export.source.pickle_machine import run
 
 from sdlite.errors import SourceCorrupt, SourceError, SourceHostile
+from sdlite.tensors.base import TensorInfo
+from sdlite.tensors.pickle import open_pickle
+from sdlite.tensors.pickle_machine import run
 from tests.export.makers import Call, Global, TorchFile, bf16_words, dump, write_archive
 
 quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from sdlite_export.source import checkpoint
-from sdlite_export.source.safetensors import MAX_HEADER_BYTES, open_safetensors
 
 from sdlite.errors import SourceCorrupt, SourceError
+from sdlite.tensors.safetensors import MAX_HEADER_BYTES, open_safetensors
 from tests.export.makers import TYPES, bf16_words, raw_safetensors, safetensors_bytes
 
 quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)

@@ -24,7 +24,7 @@ ENGINES = ("onnxruntime", "openvino", "coremltools")
 # docs/design.md draws these layers; a module may import its own layer and those before it.
 LAYERS = (
     ("errors", "types", "choices"),
-    ("schema", "engine"),
+    ("schema", "engine", "tensors"),
     ("manifest",),
     ("package", "noise"),
     ("hardware", "memory", "registry", "chain", "ports", "onnxfile", "foreign", "compilecache"),
@@ -48,7 +48,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ALLOWED_TO_RUNTIMES = {"engine", "types", "errors", "onnxfile", "hardware", "compilecache"}
 ALLOWED_TO_EXPORT = {"manifest", "package", "types", "errors", "engine", "schema"}
-ALLOWED_TO_EXPORT |= {"foreign", "memory", "noise"}
+ALLOWED_TO_EXPORT |= {"foreign", "memory", "noise", "tensors"}
 ALLOWED_TO_VERIFY = ALLOWED_TO_EXPORT | {"registry", "chain"}
 """Comparing graphs needs an engine: only there, and through the registry."""
 

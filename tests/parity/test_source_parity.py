@@ -12,10 +12,11 @@ import torch
 import transformers
 from diffusers.loaders import single_file_utils
 from sdlite_export.configs import ClipTextConfig, UnetConfig, VaeConfig
-from sdlite_export.source.checkpoint import Tensors
 from sdlite_export.source.layout import Slot, text_slots, unet_slots, vae_slots
-from sdlite_export.source.pickle import open_pickle
-from sdlite_export.source.safetensors import open_safetensors
+
+from sdlite.tensors.base import Tensors
+from sdlite.tensors.pickle import open_pickle
+from sdlite.tensors.safetensors import open_safetensors
 
 UNET = UnetConfig(
     in_channels=4,

@@ -12,14 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from sdlite.errors import SourceError
+from sdlite.tensors.base import TensorInfo, Tensors
 from sdlite_export.source.checkpoint import (
     Checkpoint,
     Component,
     Prediction,
     SourceHash,
     SourceLicence,
-    TensorInfo,
-    Tensors,
     TokenizerFiles,
 )
 

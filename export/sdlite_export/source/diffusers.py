@@ -7,16 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from sdlite.errors import SourceCorrupt, SourceError, UnknownFamily
+from sdlite.tensors import pickle
+from sdlite.tensors.base import Tensors, short
+from sdlite.tensors.safetensors import open_safetensors
 from sdlite_export.configs import ClipTextConfig
-from sdlite_export.source import pickle
-from sdlite_export.source.checkpoint import (
-    Checkpoint,
-    Component,
-    SourceHash,
-    Tensors,
-    TokenizerFiles,
-    short,
-)
+from sdlite_export.source.checkpoint import Checkpoint, Component, SourceHash, TokenizerFiles
 from sdlite_export.source.diffusers_config import (
     check_length,
     read_scheduler,
@@ -29,7 +24,6 @@ from sdlite_export.source.files import plain_name, read_json
 from sdlite_export.source.gather import SUPPORTED, Found, gather
 from sdlite_export.source.layout import Slot, text_slots, unet_slots, vae_slots
 from sdlite_export.source.recommended import read_defaults, read_latent
-from sdlite_export.source.safetensors import open_safetensors
 from sdlite_export.source.tokenizer import read_tokenizer
 
 TASKS = ("", "Img2Img", "Inpaint", "InstructPix2Pix")

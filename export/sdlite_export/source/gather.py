@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sdlite.errors import SourceCorrupt, UnknownFamily
-from sdlite_export.source.checkpoint import FLOATS, Component, Place, Tensors, short
+from sdlite.tensors.base import FLOATS, Tensors, short
+from sdlite_export.source.checkpoint import Component, Place
 from sdlite_export.source.layout import Shape
 
 SUPPORTED = "Stable Diffusion 1.x, 2.x and XL"

@@ -18,6 +18,9 @@ from typing import Literal
 
 from sdlite.errors import UnknownFamily
 from sdlite.manifest import LatentSpace
+from sdlite.tensors.base import TensorInfo, Tensors
+from sdlite.tensors.pickle import open_pickle
+from sdlite.tensors.safetensors import open_safetensors
 from sdlite_export.configs import ClipTextConfig
 from sdlite_export.licence import file_licence
 from sdlite_export.source.checkpoint import (
@@ -25,8 +28,6 @@ from sdlite_export.source.checkpoint import (
     Component,
     Prediction,
     SourceHash,
-    TensorInfo,
-    Tensors,
     TokenizerFiles,
 )
 from sdlite_export.source.clip_vocab import BOS, EOS, LENGTH, VOCAB_SIZE, tokenizer_files
@@ -36,9 +37,7 @@ from sdlite_export.source.gather import SUPPORTED, Found, gather
 from sdlite_export.source.layout import Slot, text_slots, unet_slots, vae_slots
 from sdlite_export.source.ldm_config import Lookup, derive_text, derive_unet, derive_vae
 from sdlite_export.source.parameterisation import read_noise, read_prediction
-from sdlite_export.source.pickle import open_pickle
 from sdlite_export.source.recommended import usual_defaults, usual_side
-from sdlite_export.source.safetensors import open_safetensors
 from sdlite_export.source.text_names import PLACES, find_text, without_last_layer
 
 UNET = "model.diffusion_model."

@@ -11,8 +11,9 @@ import numpy as np
 from sdlite.errors import UnknownFamily
 from sdlite.manifest import NoiseTable
 from sdlite.noise import alpha_bar
+from sdlite.tensors.base import Tensors
 from sdlite_export.configs import UnetConfig
-from sdlite_export.source.checkpoint import Prediction, Tensors
+from sdlite_export.source.checkpoint import Prediction
 from sdlite_export.source.family import Family
 from sdlite_export.source.files import read_bytes
 from sdlite_export.source.gather import SUPPORTED

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sdlite_export.source.checkpoint import Tensors
+from sdlite.tensors.base import Tensors
 from sdlite_export.source.family import FIRST, SECOND
 from sdlite_export.source.gather import Found
 

@@ -6,8 +6,8 @@ import struct
 from collections.abc import Callable
 
 from sdlite.errors import SourceCorrupt, SourceHostile
-from sdlite_export.source.pickle_names import REBUILD, STORAGES, is_inert
-from sdlite_export.source.pickle_values import (
+from sdlite.tensors.pickle_names import REBUILD, STORAGES, is_inert
+from sdlite.tensors.pickle_values import (
     Name,
     Opaque,
     Storage,

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sdlite.errors import SourceCorrupt, SourceError
+from sdlite.tensors.base import ITEM_BYTES, TensorInfo, read_elements
 from sdlite.types import Array
-from sdlite_export.source.checkpoint import ITEM_BYTES, TensorInfo, read_elements
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""

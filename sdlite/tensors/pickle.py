@@ -17,11 +17,11 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from sdlite.errors import SourceCorrupt, SourceHostile
+from sdlite.tensors.archive import Archive, open_archive
+from sdlite.tensors.base import ITEM_BYTES, TensorInfo, read_elements
+from sdlite.tensors.pickle_machine import run
+from sdlite.tensors.pickle_values import TensorRecord
 from sdlite.types import Array
-from sdlite_export.source.archive import Archive, open_archive
-from sdlite_export.source.checkpoint import ITEM_BYTES, TensorInfo, read_elements
-from sdlite_export.source.pickle_machine import run
-from sdlite_export.source.pickle_values import TensorRecord
 
 MAX_NESTING = 4
 """How deep ``state_dict`` may lie below the top of the file."""
