@@ -108,13 +108,13 @@ def devices(
     (its cause is an ``ExceptionGroup`` of them).
     """
     if runtime is not None:
-        return tuple(_with_memory(device) for device in probe(runtime))
+        return tuple(with_memory(device) for device in probe(runtime))
     found: list[Device] = []
     refused: list[RuntimeUnavailable] = []
     for name in names():
         try:
             if name not in NEVER_CHOSEN and format in get(name).formats:
-                found += [_with_memory(device) for device in probe(name)]
+                found += [with_memory(device) for device in probe(name)]
                 if found and first:
                     break
         except RuntimeUnavailable as error:
@@ -124,7 +124,7 @@ def devices(
     return tuple(found)
 
 
-def _with_memory(device: Device) -> Device:
+def with_memory(device: Device) -> Device:
     """A device without memory of its own uses the machine's."""
     if device.memory_bytes is not None:
         return device

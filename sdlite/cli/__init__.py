@@ -8,6 +8,8 @@ from sdlite import __version__
 from sdlite.cli.cache import cache
 from sdlite.cli.completion import completion
 from sdlite.cli.config import config
+from sdlite.cli.devices import devices
+from sdlite.cli.doctor import doctor
 from sdlite.cli.edge import Program, common
 from sdlite.cli.edit import edit
 from sdlite.cli.export import export
@@ -52,6 +54,8 @@ COMMANDS = (
     inspect,
     pull,
     models,
+    devices,
+    doctor,
     cache,
     config,
     info,

@@ -42,6 +42,7 @@ LAYERS = (
     ),
     ("phases", "run", "pipeline"),
     ("api", "outpaint"),
+    ("doctor",),
     ("cli", "server"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
