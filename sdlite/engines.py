@@ -76,7 +76,7 @@ def dimensions_of(
 
     The number of tokens stays free: it depends on the prompt, and costs nothing.
     """
-    if device.runtime not in STATIC or component == "text_encoder":
+    if device.runtime not in STATIC or component.startswith("text_encoder"):
         return {}
     width, height = size
     if component == "vae_encoder":

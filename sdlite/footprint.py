@@ -81,7 +81,7 @@ def weight_bytes(
 def activation_bytes(artifact: Artifact, manifest: Manifest, area: int, batch: int) -> int:
     """Bytes of activations for ``batch`` pictures of ``area`` pixels each."""
     defaults = manifest.defaults
-    if artifact.component == "text_encoder":
+    if artifact.component.startswith("text_encoder"):
         return artifact.activation_bytes or (16 << 20)
     if artifact.activation_bytes:
         reference = defaults.width * defaults.height

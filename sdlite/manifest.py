@@ -315,7 +315,8 @@ def _check_numbers(where: Path, manifest: Manifest) -> None:
         if not 3 <= tokenizer.length <= MAX_TOKENS or ids < 0:
             raise PackageInvalid(f"{where}: tokenizer {tokenizer.name!r} makes no sense")
     sides = defaults.width % latent.factor == 0 == defaults.height % latent.factor
-    if not sides or min(defaults.width, defaults.height, defaults.steps) < 1:
+    rescale = 0 <= defaults.guidance_rescale <= 1
+    if not sides or not rescale or min(defaults.width, defaults.height, defaults.steps) < 1:
         raise PackageInvalid(f"{where}: defaults {defaults} make no sense")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from sdlite.components import Components, Meter
@@ -17,17 +18,27 @@ from sdlite.edit.start import (
     Start,
     inpainting_channels,
     keeping,
+    picture_channels,
     start_edit,
     starting_latents,
-    with_channels,
+    with_picture,
 )
 from sdlite.engine import Session
-from sdlite.errors import Cancelled, EngineError, RequestError
+from sdlite.errors import Cancelled, EngineError, PackageInvalid, RequestError
 from sdlite.image.canvas import Canvas
 from sdlite.image.pictures import from_picture, to_pictures
 from sdlite.package import Package
 from sdlite.planner import Plan
-from sdlite.ports import DecoderPort, EncoderPort, TextEncoderPort, UnetPort, noisy_channels
+from sdlite.ports import (
+    CHANNELS,
+    GUIDANCE,
+    DecoderPort,
+    EncoderPort,
+    TextEncoderPort,
+    TextFeatures,
+    UnetPort,
+    guidance_width,
+)
 from sdlite.recorder import Recorder
 from sdlite.registry import get as get_runtime
 from sdlite.request import seeds_of
@@ -43,8 +54,9 @@ from sdlite.sampling import (
     sigmas_for,
     skipped_levels,
 )
-from sdlite.text.conditioning import Conditioning, condition
-from sdlite.text.encoder import Encoder
+from sdlite.text.conditioning import Conditioning, condition, with_added
+from sdlite.text.encoder import Encode, Encoder
+from sdlite.text.labels import encoding_of, guidance_embedding, labels_of
 from sdlite.text.tokenizer import ClipTokenizer
 from sdlite.types import Cond, Float32, Request, SamplerState, Step
 
@@ -60,7 +72,16 @@ class Phases:
         self._package = package
         self._components = Components(package, get_runtime)
         self._levels = NoiseLevels.from_table(package.manifest.noise)
-        self._tokenizer = ClipTokenizer.from_package(package)
+        self._tokenizers = [
+            ClipTokenizer.from_package(package, index)
+            for index in range(len(package.manifest.tokenizers))
+        ]
+        if len(self._tokenizers) != len(encoding_of(package.manifest).encoders):
+            raise PackageInvalid(
+                f"{package.root} has {len(self._tokenizers)} tokenizers, family "
+                f"{package.manifest.family} needs {len(encoding_of(package.manifest).encoders)}; "
+                "export it again"
+            )
 
     def close(self) -> None:
         """Free the weights; may be called twice."""
@@ -79,32 +100,57 @@ class Phases:
                 there; in a first pass they count the steps of the whole schedule, also where an
                 edit starts in the middle of it, as A1111 does.
         """
-        with (
-            recorder.phase("text") as meter,
-            self._session("text_encoder", chosen, meter) as session,
-        ):
-            port = TextEncoderPort(session)
-            encoder = Encoder(
-                self._tokenizer, lambda ids: port.encode(ids, clip_skip=request.clip_skip)
-            )
+        manifest = self._package.manifest
+        encoding = encoding_of(manifest)
+        with recorder.phase("text") as meter, ExitStack() as opened:
+            encoders = [
+                Encoder(tokenizer, self._encode(component, request, chosen, meter, opened))
+                for component, tokenizer in zip(encoding.encoders, self._tokenizers, strict=True)
+            ]
             return condition(
-                [encoder],
+                encoders,
                 request.prompt,
                 request.negative_prompt,
                 guided=chosen.shape.guided,
                 steps=chosen.shape.steps if earlier else request.steps or 1,
                 earlier=earlier,
                 emphasis=request.emphasis,
+                labels=labels_of(manifest, chosen.shape.width, chosen.shape.height),
             )
+
+    def _encode(
+        self, component: str, request: Request, chosen: Plan, meter: Meter, opened: ExitStack
+    ) -> Encode:
+        """A text encoder that is opened when it is first needed; the one before is done then."""
+        port: TextEncoderPort | None = None
+        skip = max(request.clip_skip, encoding_of(self._package.manifest).clip_skip)
+
+        def encode(ids: npt.NDArray[np.int64]) -> TextFeatures:
+            nonlocal port
+            if port is None:
+                opened.close()
+                session = opened.enter_context(self._session(component, chosen, meter))
+                port = TextEncoderPort(session)
+            return port.encode(ids, clip_skip=skip)
+
+        return encode
+
+    def guidance(self, request: Request) -> float:
+        """The scale of guidance between prompt and negative prompt.
+
+        A U-Net that is told the scale needs the prompt alone.
+        """
+        return 1.0 if self._guidance_width else float(request.guidance or 0.0)
+
+    @property
+    def _guidance_width(self) -> int | None:
+        unet = (a for a in self._package.manifest.artifacts if a.component == "unet")
+        return max((guidance_width(a.inputs) or 0 for a in unet), default=0) or None
 
     @property
     def inpaints(self) -> bool:
         """Whether the U-Net takes a mask and a masked picture beside the noisy latents."""
-        latent = self._package.manifest.latent
-        for artifact in self._package.manifest.artifacts:
-            if artifact.component == "unet" and artifact.index == 0:
-                return noisy_channels(artifact.inputs) == 2 * latent.channels + 1
-        return False
+        return self._package.manifest.task == "inpaint"
 
     def start(
         self,
@@ -128,6 +174,10 @@ class Phases:
         """
         latent, request = self._package.manifest.latent, stage.request
         start = Start(stage.first, latents)
+        task = self._package.manifest.task
+        if task == "edit":
+            # Without a picture to follow the U-Net is told zeros (Brooks et al. 2023).
+            start = replace(start, channels=np.zeros((1, *self.latent_shape(chosen)), np.float32))
         if not chosen.shape.encodes:
             return start
         with (
@@ -142,10 +192,15 @@ class Phases:
                 # One picture a call, as in decoding.
                 means = [encoder.encode(from_picture(picture)).mean for picture in pictures]
                 start = replace(start, latents=np.concatenate(means) * np.float32(latent.scale))
-            if self.inpaints:
+            if task == "inpaint":
                 size = (chosen.shape.width, chosen.shape.height)
                 channels = inpainting_channels(canvas, size, encoder, latent.scale, latent.factor)
                 start = replace(start, channels=channels)
+            elif task == "edit" and canvas is not None and request.edit is not None:
+                channels = picture_channels(canvas, encoder)
+                # At full strength only the channels know the picture, as in training.
+                whole = request.edit.strength == 1 and request.edit.mask is None
+                start = replace(Start(stage.first) if whole else start, channels=channels)
         return start
 
     def _first_noise(self, request: Request, chosen: Plan) -> BatchNoise:
@@ -196,14 +251,21 @@ class Phases:
             self._session("unet", chosen, meter) as session,
         ):
             told = conditioning.over(sigmas)
-            if start.channels is not None:
-                told = with_channels(told, start.channels)
+            guidance = self.guidance(request)
+            if start.channels is not None and manifest.task == "edit":
+                image_guidance = request.edit.image_guidance if request.edit else 1.0
+                told = with_picture(told, start.channels, guidance, image_guidance)
+            elif start.channels is not None:
+                told = with_added(told, {CHANNELS: start.channels})
+            if self._guidance_width:
+                scale = guidance_embedding(float(request.guidance or 1.0), self._guidance_width)
+                told = with_added(told, {GUIDANCE: scale})
             denoise = denoiser(
                 _in_calls_of(chosen.call_batch, UnetPort(session)),
                 self._levels,
                 manifest.prediction,
                 told,
-                float(request.guidance or 0.0),
+                guidance,
                 rescale=request.guidance_rescale or 0.0,
                 interval=request.guidance_interval,
                 factor=sampler.guidance_factor,
@@ -225,12 +287,8 @@ class Phases:
             check_cancel(cancel)
             for step in steps:
                 if not np.isfinite(step.x).all():
-                    raise EngineError(
-                        chosen.placement("unet").device.runtime,
-                        chosen.placement("unet").device.name,
-                        "unet",
-                        chosen.placement("unet").artifacts[0].graph,
-                        f"latents are not finite after step {step.index + 1}",
+                    raise self._failed(
+                        chosen, "unet", f"latents are not finite after step {step.index + 1}"
                     )
                 if step.index + 1 == step.total:
                     step = replace(step, x=final_latents(sampler, step.x, sigmas))
@@ -256,8 +314,21 @@ class Phases:
             # One picture a call: the decoder's activations are the largest of the whole run.
             for index in range(len(latents)):
                 check_cancel(cancel)
-                pictures.extend(to_pictures(decoder.decode(latents[index : index + 1] / scale)))
+                pixels = decoder.decode(latents[index : index + 1] / scale)
+                if not np.isfinite(pixels).all():
+                    raise self._failed(
+                        chosen,
+                        "vae_decoder",
+                        "the picture is not finite: values beyond the precision it was decoded in"
+                        "; decode in float32 (--precision fp32), or use another VAE",
+                    )
+                pictures.extend(to_pictures(pixels))
         return tuple(pictures)
+
+    def _failed(self, chosen: Plan, component: str, reason: str) -> EngineError:
+        placement = chosen.placement(component)
+        device, graph = placement.device, placement.artifacts[0].graph
+        return EngineError(device.runtime, device.name, component, graph, reason)
 
     @contextmanager
     def _session(self, component: str, chosen: Plan, meter: Meter) -> Iterator[Session]:

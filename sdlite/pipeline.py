@@ -95,7 +95,9 @@ class Pipeline:
         if request.width is None or request.height is None or request.steps is None:
             raise AssertionError("the request was completed before")
         pixels = stage.upscaler is not None and stage.upscaler.latent is None
-        prompts, guided = evaluations(request.prompt, request.guidance or 0.0)
+        prompts, guided = evaluations(request.prompt, self._phases.guidance(request))
+        if guided and self.package.manifest.task == "edit":
+            prompts += 1  # the picture without the prompt
         return RequestShape(
             width=request.width,
             height=request.height,

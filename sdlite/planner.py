@@ -17,6 +17,7 @@ from sdlite.engine import Artifact, LoadOptions
 from sdlite.errors import NoPlan, RequestError, UnknownName
 from sdlite.footprint import component_bytes
 from sdlite.package import Package
+from sdlite.text.labels import encoding_of
 from sdlite.types import Device
 
 BASE_BYTES = 110 << 20
@@ -276,7 +277,8 @@ def _candidate(
     call_batch: int,
     resident: bool,
 ) -> Plan:
-    batches = {"text_encoder": 2, "vae_encoder": 1, "unet": call_batch, "vae_decoder": 1}
+    batches = dict.fromkeys(encoding_of(package.manifest).encoders, 2)
+    batches |= {"vae_encoder": 1, "unet": call_batch, "vae_decoder": 1}
     if not shape.encodes:
         del batches["vae_encoder"]
     placements = tuple(

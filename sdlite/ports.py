@@ -7,7 +7,7 @@ read from the session. All of it is settled here; sessions cast dtypes themselve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ NAMES = {
     "mask": ("attention_mask",),
     "embeds": ("inputs_embeds",),
     "hidden": ("last_hidden_state", "hidden_embeds", "prompt_embeds"),
-    "pooled": ("pooler_output", "text_embeds", "pooled_outputs", "pooled_output"),
+    "pooled": ("text_embeds", "pooler_output", "pooled_outputs", "pooled_output"),
     "noisy": ("sample", "latent_model_input", "x"),
     "timestep": ("timestep", "timesteps", "t"),
     "context": ("encoder_hidden_states", "context"),
@@ -37,6 +37,10 @@ NAMES = {
 CLIP_SKIP = "clip_skip_"
 """Begins the names of a text encoder's outputs for earlier layers: ``clip_skip_2`` is the states of
 the second last layer after the final norm."""
+GUIDANCE = "timestep_cond"
+ADDED = ("text_embeds", "time_ids", GUIDANCE)
+"""What a U-Net may be told beside time and text, by the graph's names: SDXL's pooled text and
+sizes, and the guidance scale of LCM's."""
 CHANNELS = "channels"
 """Among a U-Net's added inputs: latents that are put beside the noisy ones, as more channels."""
 
@@ -71,11 +75,12 @@ def bind(specs: Sequence[TensorSpec], role: str) -> TensorSpec | None:
     return None
 
 
-def noisy_channels(specs: Sequence[TensorSpec]) -> int | None:
-    """Latent channels a U-Net's graph takes by its inputs; None when that is open."""
-    spec = bind(specs, "noisy")
-    channels = spec.shape[1] if spec is not None and len(spec.shape) == 4 else None
-    return channels if isinstance(channels, int) else None
+def guidance_width(specs: Sequence[TensorSpec]) -> int | None:
+    """Width of the guidance scale's embedding a U-Net's graph takes; None when it takes none."""
+    for spec in specs:
+        if spec.name == GUIDANCE and isinstance(spec.shape[-1], int):
+            return spec.shape[-1]
+    return None
 
 
 def _need(specs: Sequence[TensorSpec], role: str, what: str) -> TensorSpec:
@@ -97,6 +102,10 @@ def _refuse_others(session: Session, known: Sequence[TensorSpec | None], what: s
             f"the {what} graph also takes {', '.join(others)}, which sdlite does not know; "
             "models that need it are not supported"
         )
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
 
 
 def _only(specs: Sequence[TensorSpec], role: str, what: str) -> TensorSpec:
@@ -205,7 +214,9 @@ class UnetPort:
         self._noisy = _need(session.inputs, "noisy", "U-Net")
         self._timestep = _need(session.inputs, "timestep", "U-Net")
         self._context = _need(session.inputs, "context", "U-Net")
-        _refuse_others(session, (self._noisy, self._timestep, self._context), "U-Net")
+        added = [spec for spec in session.inputs if spec.name in ADDED]
+        _refuse_others(session, (self._noisy, self._timestep, self._context, *added), "U-Net")
+        self._added = frozenset(spec.name for spec in added)
         self._output = _only(session.outputs, "prediction", "U-Net").name
         self._batched = _Batched(session, self._noisy)
         # A free dimension of its own ("steps" in some exports) is broadcast inside the graph.
@@ -239,6 +250,7 @@ class UnetPort:
 
         Raises:
             RequestError: the graph takes another number of tokens only.
+            PackageInvalid: the graph takes something that is not among ``added``, or the reverse.
         """
         tokens = self._context.shape[1]
         if isinstance(tokens, int) and tokens != context.shape[1]:
@@ -249,6 +261,11 @@ class UnetPort:
         added = dict(added or {})
         if CHANNELS in added:
             x = np.concatenate([x, added.pop(CHANNELS)], axis=1)
+        if added.keys() != self._added:
+            raise PackageInvalid(
+                f"the U-Net graph takes {_list(self._added)} beside time and text, the model's "
+                f"family gives {_list(added)}; export the model again"
+            )
         times = np.rint(timestep) if self.whole_timesteps else timestep
         if not self._each and np.any(times != times[0]):
             parts = [slice(i, i + 1) for i in range(len(x))]

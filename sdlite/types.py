@@ -222,6 +222,8 @@ class Edit:
     multiple of 8 and cropped back."""
     paste: bool = True
     """Outside the mask and its blur every byte stays. Otherwise the picture is the decoder's."""
+    image_guidance: float = 1.5
+    """Of instruct-pix2pix models: how closely to keep to the picture, 0 to 100."""
     rules: str = "a1111"
     """Whose rules: ``a1111`` runs int(strength * steps) + 1 steps on the encoder's mean;
     ``diffusers`` runs int(strength * steps) on latents drawn with the first noise of the seed."""

@@ -205,6 +205,8 @@ def _index(tiny: Tiny) -> dict[str, Any]:
     }
     if xl:
         index["force_zeros_for_empty_prompt"] = tiny.text is not None
+        if tiny.text is None:
+            index["requires_aesthetics_score"] = True
     else:
         index |= {"requires_safety_checker": False, "safety_checker": [None, None]}
     for suffix, config in (("", tiny.text), ("_2", tiny.text_2)):

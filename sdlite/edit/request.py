@@ -46,6 +46,10 @@ def complete_edit(request: Request, manifest: Manifest) -> Request:
             "a second pass (hires) is for pictures drawn from nothing, not for edits"
         )
     check_strength(edit.strength)
+    if not math.isfinite(edit.image_guidance) or not 0 <= edit.image_guidance <= 100:
+        raise RequestError(
+            f"image guidance {edit.image_guidance} is not between 0 and 100; 1 to 2 is usual"
+        )
     if not 0 <= edit.mask_blur <= MAX_BLUR:
         raise RequestError(f"mask blur {edit.mask_blur} is not between 0 and {MAX_BLUR} pixels")
     if isinstance(edit.padding, bool) or not 0 <= edit.padding <= MAX_PADDING:

@@ -13,7 +13,8 @@ from sdlite.image.mask import latent_mask
 from sdlite.image.pictures import from_picture
 from sdlite.ports import CHANNELS, EncodedPicture, EncoderPort
 from sdlite.sampling import SamplerInfo, initial_latents
-from sdlite.types import Cond, Conditions, Denoise, Edit, Estimate, Float32, StepConds
+from sdlite.text.conditioning import with_added
+from sdlite.types import Conditions, Denoise, Edit, Estimate, Float32, StepConds
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Start:
     pure: bool = False
     """The model's first look shows it nothing but noise, also where the mask keeps the picture."""
     channels: Float32 | None = None
-    """Further inputs of an inpainting U-Net, ``(1, n, height, width)``."""
+    """Further inputs of an inpainting or editing U-Net, ``(1, n, height, width)``."""
     drawn: bool = False
     """The first noise of each image went into ``latents``."""
 
@@ -124,16 +125,34 @@ def inpainting_channels(
     return np.concatenate([painted[:, :, ::factor, ::factor], masked], axis=1)
 
 
-def with_channels(conditions: Conditions, channels: Float32) -> Conditions:
-    """Conditions that also hand ``channels`` to the U-Net, for every prompt alike."""
+def picture_channels(canvas: Canvas, encoder: EncoderPort) -> Float32:
+    """What an instruct-pix2pix U-Net is told beside the noisy latents (Brooks et al. 2023).
 
-    def add(cond: Cond) -> Cond:
-        return replace(cond, added={**cond.added, CHANNELS: channels.repeat(len(cond), axis=0)})
+    The latents of the picture, not scaled: ``(1, channels, height, width)``.
+    """
+    return encoder.encode(from_picture(canvas.picture)).mean
+
+
+def with_picture(
+    conditions: Conditions, channels: Float32, guidance: float, image_guidance: float
+) -> Conditions:
+    """Conditions with a picture, guided towards prompt and picture apart (Brooks et al. 2023).
+
+    The estimate is ``e0 + image_guidance * (e1 - e0) + guidance * (e2 - e1)``, where ``e2`` knows
+    prompt and picture, ``e1`` the picture alone and ``e0`` neither; what is done without guidance
+    knows both. The sum that guidance makes over the prompts of a composition gives just that when
+    the picture alone is one more of them.
+    """
 
     def at(sigma: float) -> StepConds:
-        step = conditions(sigma)
-        parts = tuple((add(cond), weight) for cond, weight in step.parts)
-        return StepConds(parts, None if step.negative is None else add(step.negative))
+        step = with_added(conditions, {CHANNELS: channels})(sigma)
+        if step.negative is None:
+            return step
+        blank = np.zeros_like(step.negative.added[CHANNELS])
+        neither = replace(step.negative, added={**step.negative.added, CHANNELS: blank})
+        told = sum(weight for _, weight in step.parts)
+        alone = (step.negative, image_guidance / guidance - told)
+        return StepConds((*step.parts, alone), neither)
 
     return at
 

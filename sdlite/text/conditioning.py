@@ -1,14 +1,16 @@
-"""Prompts to conditioning: the one place that knows one family's text encoders from another's."""
+"""Prompts to conditioning: everything the U-Net is told in every step of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sdlite.choices import find_emphasis
+from sdlite.errors import PackageInvalid
 from sdlite.text.encoder import Encoded, Encoder, Group, check_weight, encode_groups
+from sdlite.text.labels import Labels
 from sdlite.text.prompt import read_negative, read_prompt
 from sdlite.text.schedule import Change, Nodes, schedule, walk
 from sdlite.text.weighting import BY_NAME
@@ -85,6 +87,7 @@ def condition(
     steps: int,
     earlier: int | None = None,
     emphasis: str = "Original",
+    labels: Labels | None = None,
 ) -> Conditioning:
     """Encode everything a run is told.
 
@@ -96,6 +99,7 @@ def condition(
         steps: steps of the run, for prompts that change in it.
         earlier: in a second pass (hires), steps of the first, from which changes count on.
         emphasis: how weights are read and applied, a name of ``EMPHASES``.
+        labels: what SDXL's U-Nets are told beside; the pooled text is the last encoder's.
 
     Raises:
         UnknownName: there is no such emphasis.
@@ -114,9 +118,13 @@ def condition(
     encoded = [encode_groups(encoder, groups, chosen) for encoder in encoders]
     timelines = []
     for index, (entries, group) in enumerate(zip(schedules, groups, strict=True)):
+        negative = index == len(read.parts)
         conds = [
-            _cond([each[index][place] for each in encoded]) for place in range(len(group.texts))
+            _cond([each[index][place] for each in encoded], labels, negative)
+            for place in range(len(group.texts))
         ]
+        if negative and labels is not None and labels.zeros_for_empty and not negative_prompt:
+            conds = [_silent(cond) for cond in conds]
         found = dict(zip(group.texts, conds, strict=True))
         timelines.append(tuple((last, found[text]) for last, text in entries))
     weights = [weight for _, weight in read.parts]
@@ -148,5 +156,33 @@ def _group(entries: Sequence[tuple[int, str]]) -> Group:
     return Group(tuple(counts), tuple(counts.values()))
 
 
-def _cond(encoded: Sequence[Encoded]) -> Cond:
-    return Cond(np.concatenate([each.context for each in encoded], axis=-1))
+def _cond(encoded: Sequence[Encoded], labels: Labels | None, negative: bool) -> Cond:
+    context = np.concatenate([each.context for each in encoded], axis=-1)
+    if labels is None:
+        return Cond(context)
+    pooled = encoded[-1].pooled
+    if pooled is None:
+        raise PackageInvalid("the text encoder gives no pooled text, which this U-Net needs")
+    sizes = labels.negative_sizes if negative else labels.sizes
+    return Cond(context, {"text_embeds": pooled, "time_ids": sizes})
+
+
+def _silent(cond: Cond) -> Cond:
+    """Zeros for all text; sizes stay."""
+    text = np.zeros_like(cond.added["text_embeds"])
+    return Cond(np.zeros_like(cond.context), {**cond.added, "text_embeds": text})
+
+
+def with_added(conditions: Conditions, added: Mapping[str, Float32]) -> Conditions:
+    """Conditions that also hand ``added``, ``(1, ...)`` each, to the U-Net, for every prompt."""
+
+    def add(cond: Cond) -> Cond:
+        more = {name: value.repeat(len(cond), axis=0) for name, value in added.items()}
+        return replace(cond, added={**cond.added, **more})
+
+    def at(sigma: float) -> StepConds:
+        step = conditions(sigma)
+        parts = tuple((add(cond), weight) for cond, weight in step.parts)
+        return StepConds(parts, None if step.negative is None else add(step.negative))
+
+    return at

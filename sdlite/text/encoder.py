@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +23,18 @@ MAX_WEIGHT = 1e6
 EMPTY = Chunk((), ())
 
 
+Encode: TypeAlias = Callable[[npt.NDArray[np.int64]], TextFeatures]
+"""Token ids ``(rows, length)`` to features."""
+
+
 @dataclass(frozen=True)
 class Encoder:
     """A text encoder and its tokenizer."""
 
     tokenizer: ClipTokenizer
     """Texts to tokens."""
-    encode: Callable[[npt.NDArray[np.int64]], TextFeatures]
-    """Token ids ``(rows, length)`` to features."""
+    encode: Encode
+    """The graph."""
 
 
 @dataclass(frozen=True)

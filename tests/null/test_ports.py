@@ -141,8 +141,10 @@ def test_fixed_batch(x: Array, context: Array, batch: int, each: bool) -> None:
 
 
 def test_unet_that_needs_more() -> None:
-    with pytest.raises(PackageInvalid, match="also takes text_embeds, time_ids"):
-        UnetPort(unet(text_embeds=("float32", ("batch", 8)), time_ids=("float32", ("batch", 6))))
+    with pytest.raises(PackageInvalid, match="also takes class_labels, image_embeds"):
+        UnetPort(
+            unet(class_labels=("float32", ("batch", 8)), image_embeds=("float32", ("batch", 6)))
+        )
 
 
 def test_no_unet() -> None:
