@@ -27,7 +27,7 @@ STATIC = frozenset({"openvino"})
 LARGE_BYTES = 100 << 20
 """Weights of a U-Net from which on compiling for OpenVINO is soon paid back: it takes seconds, and
 what it wins is a small part of a second a picture for the model that ships."""
-EXACT = frozenset({"text_encoder"})
+EXACT = frozenset({"text_encoder", "text_encoder_2"})
 """Components that cost next to nothing, so that they are not computed narrowly without need."""
 
 
@@ -58,15 +58,22 @@ def memory_modes(runtime: str, wanted: str) -> tuple[str, ...]:
     return (wanted,)
 
 
-def precision_for(component: str, device: Device, wanted: str | None) -> str | None:
-    """What to compute a component in; None where there is nothing to choose."""
+def precision_for(
+    component: str, device: Device, wanted: str | None, force_upcast: bool = False
+) -> str | None:
+    """What to compute a component in; None where there is nothing to choose.
+
+    With ``force_upcast`` the autoencoder leaves float16's range and is given float32 instead, also
+    where float16 is wanted.
+    """
+    chosen = device.precisions[0]
     if wanted is not None and wanted in device.precisions:
-        return wanted if len(device.precisions) > 1 else None
-    if device.precisions == ("fp32",):
-        return None
-    if component in EXACT and "fp32" in device.precisions:
-        return "fp32"
-    return device.precisions[0]
+        chosen = wanted
+    elif component in EXACT and "fp32" in device.precisions:
+        chosen = "fp32"
+    if force_upcast and component.startswith("vae_") and chosen == "fp16":
+        chosen = "fp32" if "fp32" in device.precisions else chosen
+    return None if len(device.precisions) == 1 and chosen in ("fp32", wanted) else chosen
 
 
 def dimensions_of(

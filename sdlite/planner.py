@@ -326,7 +326,8 @@ def _place(
             ]
         )
     size = (shape.width, shape.height)
-    precision = engines.precision_for(component, device, preferences.precision)
+    upcast = package.manifest.latent.force_upcast
+    precision = engines.precision_for(component, device, preferences.precision, upcast)
     options = LoadOptions(
         threads=preferences.threads,
         memory_mode=mode,
