@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sdlite import __version__
+from sdlite.cli.again import again
 from sdlite.cli.cache import cache
 from sdlite.cli.completion import completion
 from sdlite.cli.config import config
@@ -49,6 +50,7 @@ COMMANDS = (
     generate,
     edit,
     outpaint,
+    again,
     resume,
     export,
     inspect,

@@ -37,8 +37,8 @@ SEEDS = 2**64
 FLAGS = ("metadata", "overwrite", "preview", "progress", "quiet", "as_json", "styles")
 """Options that are no settings with a value."""
 
-Change = Callable[["Request"], "Request"]
-"""What a command makes of a request with the common options."""
+Change = Callable[["Request", "Pipeline"], "Request"]
+"""What a command makes of a request with the common options, for an opened model."""
 Work = Callable[["Pipeline", "Request", Callable[["Step"], object], threading.Event], "Result"]
 """``(pipe, request, on_step, cancel) -> Result``: how a picture is made."""
 
@@ -102,7 +102,7 @@ def draw(
     ctx: click.Context,
     options: DrawingOptions,
     prompts: tuple[str, ...],
-    change: Change = lambda request: request,
+    change: Change = lambda request, _: request,
     work: Work = generate_one,
 ) -> None:
     """Draw a picture of each prompt, say what came of it, and exit as the command should."""
@@ -248,7 +248,7 @@ class Drawing:
                 if shown is not None:
                     shown.step(step)
 
-            for request in self._requests():
+            for request in self._requests(pipe):
                 index = len(self.pictures)
                 if index == 0:
                     for line in pipe.plan(request).explain().splitlines():
@@ -268,7 +268,7 @@ class Drawing:
                     bar.hide()
                     self.report.picture(self.pictures[-1])
 
-    def _requests(self) -> Iterator[Request]:
+    def _requests(self, pipe: Pipeline) -> Iterator[Request]:
         """One request a picture: what is finished is kept, and memory is that of one picture.
 
         Where memory holds one part of the model at a time, each picture opens all of them again.
@@ -302,7 +302,7 @@ class Drawing:
                     guidance_rescale=chosen["guidance_rescale"],
                     guidance_interval=chosen["guidance_interval"],
                 )
-                yield self.change(request)
+                yield self.change(request, pipe)
 
     def closing_line(self) -> None:
         """Count, time and memory, on standard error."""

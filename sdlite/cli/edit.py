@@ -16,6 +16,7 @@ from sdlite.errors import RequestError
 from sdlite.settings import real, whole
 
 if TYPE_CHECKING:
+    from sdlite.pipeline import Pipeline
     from sdlite.types import Edit, Request
 
 ALPHA = "alpha"
@@ -160,7 +161,7 @@ def edit(
     """
     change = read_edit(image, given)
 
-    def begin_with(request: Request) -> Request:
+    def begin_with(request: Request, _: Pipeline) -> Request:
         return replace(request, edit=change)
 
     options = DrawingOptions.read(given)

@@ -16,6 +16,7 @@ from sdlite.cli.state import draw_saving, saving_options
 from sdlite.errors import RequestError
 
 if TYPE_CHECKING:
+    from sdlite.pipeline import Pipeline
     from sdlite.types import Request
 
 
@@ -60,7 +61,7 @@ def generate(
     options = DrawingOptions.read(given)
     jobs = collect_prompts(prompts, prompts_file, options.quiet)
 
-    def begin_with(request: Request) -> Request:
+    def begin_with(request: Request, _: Pipeline) -> Request:
         return replace(request, hires=hires)
 
     draw_saving(ctx, options, jobs, begin_with, save_state, save_every)

@@ -91,7 +91,7 @@ def outpaint(
     ) -> Result:
         return paint(pipe, request, margins, seam=width, on_step=on_step, cancel=cancel)
 
-    def begin_with(request: Request) -> Request:
+    def begin_with(request: Request, _: Pipeline) -> Request:
         return replace(request, edit=edit)
 
     draw(ctx, DrawingOptions.read(given), (prompt,), begin_with, work)

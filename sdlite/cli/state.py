@@ -145,5 +145,5 @@ def resume(ctx: click.Context, /, file: str, save_every: str, **given: Any) -> N
     options = DrawingOptions.of_one(given)
     kept = {name: options.settings[name] for name in KEPT}
     work = _saving(Path(file), steps, kept, saved)
-    draw(ctx, options, ("",), lambda _: saved.request, work)
+    draw(ctx, options, ("",), lambda _, __: saved.request, work)
     Path(file).unlink(missing_ok=True)

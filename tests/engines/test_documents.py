@@ -1,4 +1,4 @@
-"""The Python in README.md and docs/python.md does what it says, with the model that ships."""
+"""The Python in README.md, docs/python.md and docs/editing.md does what it says, on shapes."""
 
 from __future__ import annotations
 
@@ -36,3 +36,16 @@ def test_the_snippets_run(
     else:
         assert "10 of 20 sigma" in printed
         assert isinstance(names["halfway"], Image.Image)
+
+
+def test_the_page_about_editing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime", reason='needs an engine: pip install "sdlite[cpu]"')
+    monkeypatch.setenv("SDLITE_HOME", str(tmp_path / "home"))
+    names: dict[str, object] = {}
+    for block in blocks("docs/editing.md"):
+        exec(compile(block, "editing.md", "exec"), names)
+    circle, star = names["circle"], names["star"].images[0]  # type: ignore[attr-defined]
+    # The mask ends at 16 and 112, its blur of 4 pixels reaches 10 further.
+    for box in ((0, 0, 128, 6), (0, 122, 128, 128), (0, 0, 6, 128), (122, 0, 128, 128)):
+        assert star.crop(box).tobytes() == circle.crop(box).tobytes()  # type: ignore[attr-defined]
+    assert star.tobytes() != circle.tobytes()  # type: ignore[attr-defined]

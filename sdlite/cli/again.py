@@ -1,0 +1,180 @@
+"""``sdlite again``: repeat a picture from the parameters it carries."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdlite import __version__
+from sdlite.cli.drawing import DrawingOptions, draw, generate_one
+from sdlite.cli.edge import common
+from sdlite.cli.options import model_names, running_options
+from sdlite.errors import RequestError, UnknownName
+from sdlite.settings import find_option, real, text_value
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sdlite.edit.again import Again
+    from sdlite.metadata import Parameters
+    from sdlite.pipeline import Pipeline
+    from sdlite.types import Edit, Request, Result, Step
+
+FIELDS = {
+    "negative": "negative_prompt",
+    "steps": "steps",
+    "guidance": "guidance",
+    "seed": "seed",
+    "sampler": "sampler",
+    "schedule": "schedule",
+    "rng": "rng",
+    "clip-skip": "clip_skip",
+    "emphasis": "emphasis",
+    "guidance-rescale": "guidance_rescale",
+    "guidance-interval": "guidance_interval",
+}
+"""What can be changed, and what a request calls it; also prompt, size and strength."""
+
+
+@click.command(short_help="Repeat a picture from the parameters it carries.")
+@click.argument("picture", metavar="PICTURE")
+@click.option(
+    "--change",
+    "changes",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change something: prompt, negative, steps, size, seed, sampler, strength ... Again and "
+    "again.",
+)
+@click.option("--image", metavar="FILE", help="For an edit: the picture it was made from.")
+@click.option("--mask", metavar="FILE", help="For an edit with a mask: that mask.")
+@running_options
+@common
+@click.pass_context
+def again(
+    ctx: click.Context,
+    /,
+    picture: str,
+    changes: tuple[str, ...],
+    image: str | None,
+    mask: str | None,
+    **given: Any,
+) -> None:
+    """Draw PICTURE again, with --change something else.
+
+    Reads what sdlite, A1111 and tools that write like it put into PNG, JPEG and WebP files, takes
+    the model of that name if it is there, and says what cannot be repeated, and why.
+
+    \b
+    Examples:
+      sdlite again castle.png --change steps=50 -o better.png
+      sdlite again castle.png --change "prompt=a castle in winter" --change seed=-1
+      sdlite again edited.png --image photo.jpg --mask mask.png -o same.png
+    """
+    from sdlite import metadata
+
+    text = metadata.read(Path(picture))
+    if text is None:
+        raise RequestError(f"{picture} carries no parameters; nothing says how it was made")
+    found = metadata.parse(text)
+    parsed = dict(_parse(change) for change in changes)
+    if given["model"] is None and found.fields.get("Model") in model_names():
+        given["model"] = found.fields["Model"]
+    options = DrawingOptions.of_one(given)
+
+    problems: list[str] = []
+
+    def repeated(_: Request, pipe: Pipeline) -> Request:
+        request, told = _request(pipe, found, parsed, image, mask)
+        problems.extend(told)
+        return request
+
+    def work(
+        pipe: Pipeline, request: Request, on_step: Callable[[Step], object], cancel: threading.Event
+    ) -> Result:
+        result = generate_one(pipe, request, on_step, cancel)
+        return replace(result, notes=(*result.notes, *problems))
+
+    draw(ctx, options, ("",), repeated, work)
+
+
+def _parse(change: str) -> tuple[str, Any]:
+    """A change by the name a request has for it; raises ``RequestError``."""
+    name, sign, value = change.partition("=")
+    name = name.strip().lower().replace("_", "-")
+    if not sign:
+        raise RequestError(f"--change {change!r} is not KEY=VALUE, like steps=30")
+    if name == "prompt":
+        return name, text_value(name, value)
+    if name == "size":
+        return name, find_option(name).parse("--change size", value)
+    if name == "strength":
+        return name, real(0, 1)("--change strength", value)
+    if name not in FIELDS:
+        raise UnknownName("change", name, ("prompt", *FIELDS, "size", "strength"))
+    return FIELDS[name], find_option(name).parse(f"--change {name}", value)
+
+
+def _request(
+    pipe: Pipeline,
+    found: Parameters,
+    changes: dict[str, Any],
+    image: str | None,
+    mask: str | None,
+) -> tuple[Request, tuple[str, ...]]:
+    from sdlite.edit.again import again as read_again
+
+    read = read_again(found, pipe.package.manifest, __version__)
+    changes = dict(changes)
+    strength, size = changes.pop("strength", None), changes.pop("size", None)
+    request, problems = replace(read.request, **changes), list(read.problems)
+    if size is not None:
+        request = replace(request, width=size[0], height=size[1])
+    if "sampler" in changes and "schedule" not in changes:
+        request = replace(request, schedule=None)
+    if read.edit is not None:
+        edit = _edit(read, found, image, mask, problems)
+        request = replace(
+            request, edit=edit if strength is None else replace(edit, strength=strength)
+        )
+        if size is not None and edit.resize is None:
+            request = replace(request, edit=replace(edit, resize="stretch"))
+    elif image is not None or mask is not None:
+        raise RequestError("this picture was not made from another one; leave --image and --mask")
+    elif strength is not None:
+        if request.hires is None:
+            raise RequestError("this picture has no strength: it was drawn from nothing")
+        request = replace(request, hires=replace(request.hires, strength=strength))
+    return request, tuple(problems)
+
+
+def _edit(
+    read: Again, found: Parameters, image: str | None, mask: str | None, problems: list[str]
+) -> Edit:
+    from sdlite.image.source import open_picture
+    from sdlite.types import Edit
+
+    if image is None:
+        raise RequestError(
+            "this picture was made from another one, which it does not carry; give it with --image"
+        )
+    settings = dict(read.edit or {})
+    masked = read.masked and not settings["alpha_mask"]
+    if masked and mask is None:
+        raise RequestError("this picture was made with a mask; give it with --mask")
+    begun: Image = open_picture(image)
+    told = found.fields.get("Init image hash")
+    ours = hashlib.md5(begun.tobytes(), usedforsecurity=False).hexdigest()
+    if told is None:
+        problems.append("nothing says whether --image is the picture it was made from")
+    elif told != ours:
+        problems.append(f"{image} is not the picture it was made from, or was changed since")
+    if masked:
+        settings["mask"] = open_picture(str(mask))
+    return Edit(begun, **settings)

@@ -1,0 +1,150 @@
+"""``sdlite again``: the same picture, another one on request, and what cannot be repeated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdlite import output
+from tests.cli.conftest import Run
+
+A1111 = (
+    "a cat\nNegative prompt: dog\nSteps: 3, Sampler: DPM++ 2M Karras, CFG scale: 2, Seed: 5, "
+    "Size: 64x64, Model hash: abcdef1234, Model: dream, VAE: nice.vae, Clip skip: 2, ENSD: 31337, "
+    'Lora hashes: "style: 12ab", Version: v1.10.1'
+)
+
+
+def carrying(name: str, text: str | None) -> None:
+    Path(name).write_bytes(output.encode(Image.new("RGB", (8, 8)), "png", text))
+
+
+def same(a: str, b: str) -> bool:
+    return Path(a).read_bytes() == Path(b).read_bytes()
+
+
+@pytest.fixture
+def files(home: Path) -> None:
+    rng = np.random.default_rng(5)
+    Image.fromarray(rng.integers(0, 256, (50, 60, 3), np.uint8)).save("in.png")
+    mask = Image.new("L", (60, 50))
+    mask.paste(255, (10, 10, 40, 30))
+    mask.save("mask.png")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--sampler", "Euler a", "--negative", "b", "--size", "64x32", "--rng", "nv"],
+        ["--hires", "1.5", "--hires-upscaler", "Lanczos", "--hires-prompt", "b, c"],
+        ["--hires", "96x64", "--hires-steps", "2", "--hires-sampler", "Euler"],
+        ["--clip-skip", "1", "--guidance-rescale", "0.5", "--guidance-interval", "0.5-10"],
+    ],
+)
+def test_it_is_the_same_picture(run: Run, arguments: list[str]) -> None:
+    run("generate", 'a "cat", big', "--seed", "7", "--steps", "3", "-o", "a.png", *arguments)
+    done = run("again", "a.png", "-o", "b.png")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "b.png\n"
+    assert "note:" not in done.stderr
+    assert same("a.png", "b.png")
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--size", "32x64", "--resize", "crop", "--rules", "diffusers"],
+        ["--mask", "mask.png", "--mask-content", "noise", "--mask-blur", "2", "--soft-mask"],
+        ["--mask", "mask.png", "--only-masked", "--padding", "5", "--size", "64x64"],
+        ["--mask", "mask.png", "--invert-mask", "--no-paste", "--mask-blur", "0"],
+    ],
+)
+def test_an_edit_needs_its_pictures(run: Run, arguments: list[str]) -> None:
+    run("edit", "in.png", "a", "--seed", "7", "--steps", "4", "-o", "a.png", *arguments)
+    pictures = ["--image", "in.png"]
+    missing = run("again", "a.png", "-o", "b.png")
+    assert missing.exit_code == 2
+    assert "give it with --image" in missing.stderr
+    if "--mask" in arguments:
+        missing = run("again", "a.png", "-o", "b.png", *pictures)
+        assert "give it with --mask" in missing.stderr
+        pictures += ["--mask", "mask.png"]
+    done = run("again", "a.png", "-o", "b.png", *pictures)
+    assert done.exit_code == 0, done.output
+    assert "note:" not in done.stderr
+    assert same("a.png", "b.png")
+
+
+@pytest.mark.usefixtures("files")
+def test_another_picture_is_noticed(run: Run) -> None:
+    run("edit", "in.png", "a", "--steps", "2", "-o", "a.png")
+    done = run("again", "a.png", "-o", "b.png", "--image", "mask.png")
+    assert "note: mask.png is not the picture it was made from" in done.stderr
+
+
+def test_changes(run: Run) -> None:
+    run("generate", "a", "--seed", "7", "--steps", "3", "-o", "a.png")
+    changes = ["steps=4", "prompt=b=c", "sampler=euler a", "size=64x32", "guidance=3", "seed=9"]
+    arguments = [word for change in changes for word in ("--change", change)]
+    found = json.loads(run("again", "a.png", *arguments, "--json").stdout)["images"][0]
+    assert (found["prompt"], found["steps"], found["sampler"]) == ("b=c", 4, "Euler a")
+    assert (found["schedule"], found["width"], found["height"]) == ("Uniform", 64, 32)
+    assert (found["guidance"], found["seed"]) == (3.0, 9)
+
+
+def test_settings_of_new_pictures_do_not_touch_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("generate", "a", "--seed", "7", "--steps", "3", "-o", "a.png")
+    monkeypatch.setenv("SDLITE_STEPS", "9")
+    monkeypatch.setenv("SDLITE_IMAGES", "2")
+    run("again", "a.png", "-o", "b.png")
+    assert same("a.png", "b.png")
+
+
+def test_what_cannot_be_repeated_is_named(run: Run) -> None:
+    carrying("a.png", A1111)
+    done = run("again", "a.png", "-o", "b.png", "--change", "clip-skip=1", "--json")
+    assert done.exit_code == 0, done.output
+    (image,) = json.loads(done.stdout)["images"]
+    assert (image["prompt"], image["negative_prompt"], image["seed"]) == ("a cat", "dog", 5)
+    assert (image["sampler"], image["schedule"], image["rng"]) == ("DPM++ 2M", "Karras", "nv")
+    notes = " | ".join(image["notes"])
+    assert "drawn with dream (abcdef1234), this is tiny (" in notes
+    assert "drawn by v1.10.1: another engine rounds otherwise" in notes
+    assert "its noise came from a graphics card" in notes
+    assert "it used LoRA style: 12ab" in notes
+    assert "it used another VAE, nice.vae" in notes
+    assert "parameters that are not followed: ENSD: 31337" in notes
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        (None, [], "carries no parameters"),
+        ("just words", [], "neither steps nor seed"),
+        ("a\nSteps: x, Seed: 1, Size: 64x64", [], "parameter Steps is 'x', no number"),
+        ("a\nSteps: 1, Seed: 1, Size: 64x63", [], "height 63 is not a multiple of 8"),
+        (A1111, ["--change", "steps"], "is not KEY=VALUE"),
+        (A1111, ["--change", "step=3"], "Did you mean 'steps'?"),
+        (A1111, ["--change", "steps=0"], "--change steps '0' is not a whole number"),
+        (A1111, ["--change", "strength=0.5", "--change", "clip-skip=1"], "has no strength"),
+        (A1111, ["--image", "a.png", "--change", "clip-skip=1"], "not made from another one"),
+    ],
+)
+def test_one_line_and_exit_code_2(
+    run: Run, text: str | None, arguments: list[str], message: str
+) -> None:
+    carrying("a.png", text)
+    done = run("again", "a.png", *arguments, "-o", "b.png")
+    assert done.exit_code == 2, done.output
+    assert done.stderr.startswith("sdlite: error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert not Path("b.png").exists()
