@@ -342,6 +342,6 @@ class Result:
     peak_bytes: int | None
     """Highest private + mapped memory seen; None where unknown."""
     notes: tuple[str, ...] = ()
-    """What the user should know: truncated prompts, fall-backs, approximations."""
+    """What the user should know: tags that nothing applies, fall-backs, approximations."""
     infotexts: tuple[str, ...] = ()
     """A1111 parameter text of each image."""
