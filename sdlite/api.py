@@ -21,6 +21,7 @@ def load(
     threads: int | None = None,
     precision: str | None = None,
     max_memory: int | None = None,
+    max_vram: int | None = None,
     memory_mode: str = "auto",
     runtime: str | None = None,
     device: str | None = None,
@@ -35,6 +36,7 @@ def load(
         precision: what to compute in, ``fp32``, ``bf16`` or ``fp16``; None takes what is fastest on
             the device without visible cost.
         max_memory: bytes of main memory the run may take; None leaves it to the machine.
+        max_vram: bytes of a GPU's own memory it may take; None leaves it to the device.
         memory_mode: ``auto``, ``normal`` (fastest) or ``mapped`` (weights stay in their file).
         runtime: engine, e.g. ``"onnxruntime"``; None takes the fastest known for the model.
         device: device within the engine, e.g. ``"cpu"``.
@@ -51,7 +53,7 @@ def load(
     return Pipeline(
         package,
         registry.devices(runtime, first=not (is_large(package) or device or precision)),
-        Budget(max_memory=max_memory),
+        Budget(max_memory=max_memory, max_vram=max_vram),
         Preferences(
             runtime=runtime,
             device=device,

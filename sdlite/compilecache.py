@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ log = logging.getLogger("sdlite.cache")
 
 MAGIC = b"sdlite compiled graph 1\n"
 SUFFIX = ".compiled"
+FOLDER_SUFFIX = ".engine"
+KEY_FILE = "key.json"
 TEMPORARY = ".tmp"
 MAX_HEADER = 1 << 20
 STALE_SECONDS = 3600
@@ -107,9 +110,28 @@ def write(folder: Path, key: Mapping[str, str], blob: bytes, limit: int | None =
     return True
 
 
+def engine_folder(folder: Path, key: Mapping[str, str], limit: int | None = None) -> Path | None:
+    """A folder for what an engine keeps by itself under a key, made if needed; used now.
+
+    It is an entry like the others and counts as they do, but its size is the engine's business, so
+    room is made for what is there already. None when it cannot be made.
+    """
+    path = _path(folder, key).with_suffix(FOLDER_SUFFIX)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / KEY_FILE).write_text(json.dumps(dict(key)), encoding="utf-8")
+        os.utime(path)
+    except OSError as error:
+        log.warning("what was compiled cannot be kept in %s: %s", folder, error.strerror)
+        return None
+    shrink(folder, limit, spare=path)
+    return path
+
+
 def entries(folder: Path) -> tuple[CacheEntry, ...]:
     """Entries of a folder, last used first."""
-    return tuple(sorted(_entries(folder), key=lambda entry: (-entry.used, entry.path.name)))
+    found = (*_entries(folder), *_engine_entries(folder))
+    return tuple(sorted(found, key=lambda entry: (-entry.used, entry.path.name)))
 
 
 def shrink(folder: Path, limit: int | None, spare: Path | None = None) -> tuple[CacheEntry, ...]:
@@ -186,6 +208,18 @@ def _entries(folder: Path) -> Iterator[CacheEntry]:
             yield CacheEntry(path, status.st_size, status.st_mtime, key)
 
 
+def _engine_entries(folder: Path) -> Iterator[CacheEntry]:
+    for path in folder.glob(f"*{FOLDER_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            used = path.stat().st_mtime
+            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            key: dict[str, str] = {}
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stored = json.loads((path / KEY_FILE).read_text(encoding="utf-8"))
+                key = {str(name): str(value) for name, value in stored.items()}
+            yield CacheEntry(path, size, used, key)
+
+
 def _forget_unfinished(folder: Path, older: float = STALE_SECONDS) -> None:
     for path in folder.glob(f"*{TEMPORARY}"):
         with contextlib.suppress(OSError):
@@ -195,7 +229,10 @@ def _forget_unfinished(folder: Path, older: float = STALE_SECONDS) -> None:
 
 def _delete(path: Path) -> bool:
     try:
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     except OSError as error:
         log.info("%s cannot be deleted: %s", path, error.strerror)
         return False

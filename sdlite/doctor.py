@@ -268,6 +268,7 @@ def _drawing(values: dict[str, Any]) -> Finding:
             threads=values["threads"],
             precision=values["precision"],
             max_memory=values["max-memory"],
+            max_vram=values["max-vram"],
             memory_mode=values["memory-mode"],
             runtime=values["runtime"],
             device=values["device"],

@@ -85,6 +85,8 @@ class LoadOptions:
     """Tensors that replace the file's, by name, in the layout the manifest records."""
     precision: str | None = None
     """What to compute in: ``fp32``, ``bf16`` or ``fp16``; None lets the engine decide."""
+    device_memory: int | None = None
+    """Most bytes of a device's own memory to take; None leaves it to the engine."""
     cache: Path | None = None
     """Folder for compiled forms; None turns caching off."""
     cache_limit: int | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sdlite.choices import COMPUTE_PRECISIONS
+from sdlite.engine import Artifact
 from sdlite.errors import NoPlan, RequestError, UnknownName
 from sdlite.manifest import LatentSpace
 from sdlite.package import Package
@@ -22,8 +23,6 @@ VARIANTS: Mapping[tuple[str, str], tuple[str, ...]] = {
 takes the same time for either of its two (SD1.5's U-Net: 2.47 s); plain has fewer nodes."""
 MODES: Mapping[str, tuple[str, ...]] = {"openvino": ("normal",)}
 """Memory modes of an engine that has not all."""
-STATIC = frozenset({"openvino"})
-"""Engines that are much faster on sizes they know (OpenVINO, SD1.5: 2.4 s instead of 4.0 s)."""
 LARGE_BYTES = 100 << 20
 """Weights of a U-Net from which on compiling for OpenVINO is soon paid back: it takes seconds, and
 what it wins is a small part of a second a picture for the model that ships."""
@@ -36,6 +35,27 @@ def variants(runtime: str, mode: str) -> tuple[str, ...]:
     return VARIANTS.get((runtime, mode), ("plain",))
 
 
+def graphs(
+    package: Package, component: str, device: Device, mode: str, others: Sequence[Device]
+) -> tuple[Device, tuple[Artifact, ...]]:
+    """The graph, or chain of graphs, of a component, and the device that reads it.
+
+    That is ``device``, or, where it reads no graph there is, the first of ``others`` that does.
+    Raises ``NoPlan``.
+    """
+    for item in (device, *others):
+        for variant in variants(item.runtime, mode):
+            found = package.find(component, variant)
+            if found and all(not item.opset or a.opset <= item.opset for a in found):
+                return item, found
+    raise NoPlan(
+        [
+            f"package {package.manifest.name} has no {component} graph for {device.runtime} on "
+            f"{device.name}; export it again with this version of sdlite"
+        ]
+    )
+
+
 def is_large(package: Package) -> bool:
     """Whether a model is so large that an engine may take seconds to open it."""
     weights = package.manifest.weights.get("unet")
@@ -45,17 +65,23 @@ def is_large(package: Package) -> bool:
     return max(graphs, default=0) >= LARGE_BYTES
 
 
-def memory_modes(runtime: str, wanted: str) -> tuple[str, ...]:
-    """Memory modes to try in order; raises ``RequestError`` when the engine has not the wanted."""
-    has = MODES.get(runtime, ("normal", "mapped"))
+def memory_modes(device: Device, wanted: str) -> tuple[str, ...]:
+    """Memory modes to try in order; raises ``RequestError`` when the device has not the wanted."""
+    has = _modes(device)
     if wanted == "auto":
         return has
     if wanted not in has:
         raise RequestError(
-            f"{runtime} has no memory mode {wanted}, only {', '.join(has)}; "
-            "leave --memory-mode or --runtime out"
+            f"{device.runtime} has no memory mode {wanted} on {device.name}, only "
+            f"{', '.join(has)}; leave --memory-mode, --runtime or --device out"
         )
     return (wanted,)
+
+
+def _modes(device: Device) -> tuple[str, ...]:
+    if device.own_memory:
+        return ("normal",)
+    return MODES.get(device.runtime, ("normal", "mapped"))
 
 
 def precision_for(
@@ -83,7 +109,7 @@ def dimensions_of(
 
     The number of tokens stays free: it depends on the prompt, and costs nothing.
     """
-    if device.runtime not in STATIC or component.startswith("text_encoder"):
+    if not device.fixed_sizes or component.startswith("text_encoder"):
         return {}
     width, height = size
     if component == "vae_encoder":
@@ -132,7 +158,7 @@ def candidates(
         found = able
     named = runtime is not None or device is not None
     if memory_mode != "auto" and not named:
-        able = [item for item in found if memory_mode in MODES.get(item.runtime, (memory_mode,))]
+        able = [item for item in found if memory_mode in _modes(item)]
         found = able or found
     if named or not is_large(package):
         return ((found[0], ()),)

@@ -54,6 +54,8 @@ class Budget:
 
     max_memory: int | None = None
     """Bytes of main memory; None leaves it to the machine."""
+    max_vram: int | None = None
+    """Bytes of the memory of a device that has its own; None leaves it to the device."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def megabytes(count: int) -> str:
 def check(package: Package, devices: Sequence[Device], preferences: Preferences) -> None:
     """Raise what ``plan`` raises for wishes it cannot keep."""
     for device, _ in _devices(package, devices, preferences):
-        engines.memory_modes(device.runtime, preferences.memory_mode)
+        engines.memory_modes(device, preferences.memory_mode)
 
 
 def plan(
@@ -192,32 +194,36 @@ def plan(
     candidates = []
     for device, why in choices:
         limit, told = _limit(device, budget)
-        for mode in engines.memory_modes(device.runtime, preferences.memory_mode):
+        for mode in engines.memory_modes(device, preferences.memory_mode):
             for batch, resident in _shapes_of(shape, mode):
-                made = _candidate(package, shape, device, preferences, mode, batch, resident)
+                made = _candidate(
+                    package, shape, device, devices, budget, preferences, mode, batch, resident
+                )
                 if _fits(made, limit, budget):
-                    passed = [
-                        d.runtime for d, _ in choices[: [d for d, _ in choices].index(device)]
-                    ]
+                    passed = [d.runtime for d, _ in choices if d.runtime != device.runtime]
+                    passed = passed if choices[0][0] != device else []
                     return replace(made, reasons=_reasons(made, told, why, passed, preferences))
                 candidates.append(made)
     least = min(candidates, key=_counted)
     size = f"{shape.width}x{shape.height}"
-    device = least.placements[0].device
+    device = least.placement("unet").device
     _, limit_reason = _limit(device, budget)
-    if budget.max_memory is None:
-        if least.private_bytes > (device.memory_bytes or 0):
+    most = budget.max_vram if device.own_memory else budget.max_memory
+    option = "--max-vram" if device.own_memory else "--max-memory"
+    if most is None:
+        needed = _counted(least) if device.own_memory else least.private_bytes
+        if needed > (device.memory_bytes or 0):
             raise NoPlan(
                 [
-                    f"{size} needs about {megabytes(least.private_bytes)} of memory and "
-                    f"{limit_reason}; ask for a smaller picture, or allow more with --max-memory "
-                    "and let the system page"
+                    f"{size} needs about {megabytes(needed)} of memory and {limit_reason}; "
+                    f"ask for a smaller picture, or allow more with {option}"
+                    + ("" if device.own_memory else " and let the system page")
                 ]
             )
         return replace(least, reasons=(f"{limit_reason}, and the least this takes is more",))
     raise NoPlan(
         [
-            f"--max-memory {megabytes(budget.max_memory)} is less than the "
+            f"{option} {megabytes(most)} is less than the "
             f"{megabytes(_counted(least))} that {size} needs in memory mode "
             f"{least.memory_mode}; allow more, or ask for a smaller picture"
         ]
@@ -246,16 +252,21 @@ def _fits(candidate: Plan, limit: int | None, budget: Budget) -> bool:
     if limit is None:
         return True
     # Between pictures, memory nobody set aside belongs to other programs too.
-    shared = candidate.resident and budget.max_memory is None
+    own = candidate.placement("unet").device.own_memory
+    shared = candidate.resident and (budget.max_vram if own else budget.max_memory) is None
     return _counted(candidate) <= limit * (RESIDENT_SHARE / AVAILABLE_SHARE if shared else 1.0)
 
 
 def _limit(device: Device, budget: Budget) -> tuple[int | None, str]:
-    if budget.max_memory is not None:
-        return budget.max_memory, f"--max-memory {megabytes(budget.max_memory)}"
+    most, option = budget.max_memory, "--max-memory"
+    if device.own_memory:
+        most, option = budget.max_vram, "--max-vram"
+    if most is not None:
+        return most, f"{option} {megabytes(most)}"
+    where = f" of {device.name}" if device.own_memory else ""
     if device.memory_bytes is None:
-        return None, "free memory is unknown"
-    free = f"{megabytes(device.memory_bytes)} of memory is free"
+        return None, f"free memory{where} is unknown"
+    free = f"{megabytes(device.memory_bytes)} of memory{where} is free"
     return int(device.memory_bytes * AVAILABLE_SHARE), free
 
 
@@ -272,6 +283,8 @@ def _candidate(
     package: Package,
     shape: RequestShape,
     device: Device,
+    devices: Sequence[Device],
+    budget: Budget,
     preferences: Preferences,
     mode: str,
     call_batch: int,
@@ -282,7 +295,7 @@ def _candidate(
     if not shape.encodes:
         del batches["vae_encoder"]
     placements = tuple(
-        _place(package, component, batch, shape, device, mode, preferences)
+        _place(package, component, batch, shape, device, devices, mode, budget, preferences)
         for component, batch in batches.items()
     )
     private, peak = _totals(placements, resident)
@@ -310,21 +323,14 @@ def _place(
     component: str,
     batch: int,
     shape: RequestShape,
-    device: Device,
+    main: Device,
+    devices: Sequence[Device],
     mode: str,
+    budget: Budget,
     preferences: Preferences,
 ) -> Placement:
-    for variant in engines.variants(device.runtime, mode):
-        artifacts = package.find(component, variant)
-        if artifacts:
-            break
-    else:
-        raise NoPlan(
-            [
-                f"package {package.manifest.name} has no {component} graph for {device.runtime}; "
-                "export it again with this version of sdlite"
-            ]
-        )
+    helpers = [item for item in devices if item.runtime == main.runtime and item.name == "cpu"]
+    device, artifacts = engines.graphs(package, component, main, mode, helpers)
     size = (shape.width, shape.height)
     upcast = package.manifest.latent.force_upcast
     precision = engines.precision_for(component, device, preferences.precision, upcast)
@@ -333,6 +339,7 @@ def _place(
         memory_mode=mode,
         dimensions=engines.dimensions_of(component, device, batch, size, package.manifest.latent),
         precision=precision,
+        device_memory=budget.max_vram if device.own_memory else None,
         cache=preferences.cache,
         cache_limit=preferences.cache_limit,
     )
@@ -343,6 +350,11 @@ def _place(
 
 
 def _counted(candidate: Plan) -> int:
+    device = candidate.placement("unet").device
+    if device.own_memory:
+        # The interpreter and what runs on the processor take none of it.
+        there = [p.private_bytes for p in candidate.placements if p.device == device]
+        return sum(there) if candidate.resident else max(there)
     mapped = candidate.memory_mode == "mapped"
     return candidate.private_bytes if mapped else candidate.peak_bytes
 
@@ -355,6 +367,12 @@ def _reasons(
     preferences: Preferences,
 ) -> tuple[str, ...]:
     reasons = [f"{limit_reason}; this plan counts {megabytes(_counted(chosen))} of it", *why]
+    unet = chosen.placement("unet").device
+    reasons += [
+        f"{p.component} on {p.device.name}, because {unet.name} reads no graph of it there is"
+        for p in chosen.placements
+        if p.device != unet
+    ]
     reasons += [f"not {runtime}, because it would need more memory" for runtime in passed]
     if preferences.memory_mode != "auto":
         reasons.append(f"memory mode {chosen.memory_mode} as asked")

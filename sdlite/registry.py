@@ -126,7 +126,7 @@ def devices(
 
 def with_memory(device: Device) -> Device:
     """A device without memory of its own uses the machine's."""
-    if device.memory_bytes is not None:
+    if device.memory_bytes is not None or device.own_memory:
         return device
     return replace(device, memory_bytes=describe().ram_available)
 

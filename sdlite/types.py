@@ -187,7 +187,13 @@ class Device:
     memory_bytes: int | None = None
     """Memory of the device; None when unknown."""
     precisions: tuple[str, ...] = ("fp32",)
-    """Precisions it computes in."""
+    """Precisions it computes in, fastest first."""
+    fixed_sizes: bool = False
+    """Whether it needs, or is much faster with, sizes fixed before a graph is opened."""
+    own_memory: bool = False
+    """Whether its memory is not the machine's main memory."""
+    opset: int = 0
+    """Highest opset of the graphs it reads; 0 for any."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sdlite.engine import TensorSpec
+from sdlite import compilecache
+from sdlite.engine import Artifact, LoadOptions, TensorSpec
 from sdlite.errors import EngineError, OutOfMemory
 from sdlite.onnxfile import OnnxFile, read_onnx
 from sdlite.types import Array
@@ -80,3 +82,29 @@ def read_safely(path: Path) -> OnnxFile:
         if not data.is_file():
             raise ValueError(f"its data file {location!r} is missing")
     return found
+
+
+def compile_key(
+    path: Path,
+    file: OnnxFile,
+    artifact: Artifact,
+    device: str,
+    engine: str,
+    settings: Mapping[str, object],
+    options: LoadOptions,
+) -> dict[str, str]:
+    """Everything a compiled graph depends on. Weight files are told apart by place, size, time."""
+    replaced = options.weights.keys() & file.initializers.keys()
+    return {
+        "component": artifact.component,
+        "graph": f"{compilecache.file_facts(path)} {artifact.graph_sha256}",
+        "weights": "; ".join(
+            compilecache.file_facts(path.parent / name) for name in sorted(file.locations)
+        ),
+        "replaced": compilecache.tensors_hash(options.weights, replaced),
+        "shape": json.dumps(dict(sorted(options.dimensions.items()))),
+        "options": json.dumps({name: str(settings[name]) for name in sorted(settings)}),
+        "precision": options.precision or "",
+        "device": device,
+        "engine": engine,
+    }

@@ -1,4 +1,4 @@
-"""ONNX Runtime adapter. Its execution providers are devices; this one opens the CPU.
+"""ONNX Runtime adapter. Its execution providers are devices, whichever the installed wheel has.
 
 Normal mode lets ONNX Runtime repack weights and fold constants: fastest, and the weights become
 private memory. Mapped mode keeps them pages of the weight file, which the system may drop and read
@@ -15,14 +15,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sdlite.engine import Artifact, LoadOptions, TensorSpec
+from sdlite.compilecache import engine_folder
+from sdlite.engine import Artifact, LoadOptions, SessionReport, TensorSpec
 from sdlite.errors import EngineError, RuntimeUnavailable, UnknownName
 from sdlite.types import Array, Device
-from sdlite_runtimes import ortsupport
-from sdlite_runtimes.common import Place, feed_of, read_safely
+from sdlite_runtimes import ortproviders, ortsupport
+from sdlite_runtimes.common import Place, compile_key, feed_of, read_safely
+from sdlite_runtimes.ortproviders import PROVIDERS
 
-PROVIDERS = {"cpu": "CPUExecutionProvider"}
-"""Device name -> execution provider."""
 DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -38,8 +38,11 @@ _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 class OrtSession:
     """One graph opened by ONNX Runtime; ``run`` may be called from several threads at once."""
 
-    def __init__(self, session: Any, place: Place, keep: Sequence[object]) -> None:
+    def __init__(
+        self, session: Any, place: Place, keep: Sequence[object], report: SessionReport
+    ) -> None:
         self._session: Any = session
+        self.report = report
         self._place = place
         # Replaced weights are read where they lie: they must live as long as the session.
         self._keep = list(keep)
@@ -86,12 +89,22 @@ class OrtRuntime:
         return str(ortsupport.engine().__version__)
 
     def probe(self) -> Sequence[Device]:
-        """The CPU; raises ``RuntimeUnavailable`` when ORT is missing, too old, or there twice."""
+        """Devices of the providers this wheel has, the processor first.
+
+        Raises ``RuntimeUnavailable`` when ONNX Runtime is missing, too old, or there twice.
+        """
         available = ortsupport.engine().get_available_providers()
         devices = [
-            Device(self.name, name, f"{name.upper()} (ONNX Runtime {self.version()})")
-            for name, provider in PROVIDERS.items()
-            if provider in available
+            Device(
+                self.name,
+                provider.device,
+                f"{provider.description} (ONNX Runtime {self.version()})",
+                fixed_sizes=provider.fixed_sizes,
+                own_memory=provider.own_memory,
+                opset=provider.opset,
+            )
+            for provider in PROVIDERS.values()
+            if provider.name in available
         ]
         if not devices:
             raise RuntimeUnavailable(
@@ -102,17 +115,34 @@ class OrtRuntime:
     def load(
         self, artifact: Artifact, root: Path, device: Device, options: LoadOptions
     ) -> OrtSession:
-        """Open a graph; raises ``EngineError``, ``OutOfMemory``, ``RuntimeUnavailable``."""
+        """Open a graph; raises ``EngineError``, ``OutOfMemory``, ``RuntimeUnavailable``.
+
+        A provider that does not take, or takes no part of the graph, is an ``EngineError``; what it
+        leaves to the processor stands in the session's report.
+        """
         ort = ortsupport.engine()
         if device.name not in PROVIDERS:
             raise UnknownName("onnxruntime device", device.name, PROVIDERS)
         provider = PROVIDERS[device.name]
         place = Place(self.name, device.name, artifact.component, artifact.graph)
+        if provider.name not in ort.get_available_providers():
+            raise place.error(f"this ONNX Runtime has no {provider.name}")
+        if provider.opset and artifact.opset > provider.opset:
+            raise place.error(
+                f"the graph is of opset {artifact.opset}, {provider.description} reads "
+                f"up to {provider.opset}"
+            )
         path = root / artifact.graph
-        settings, disabled = ortsupport.session_options(ort, options)
+        settings, disabled = ortsupport.session_options(ort, options, provider)
         try:
-            stored = read_safely(path).initializers
-            external = {name for name, file in stored.items() if file is not None}
+            file = read_safely(path)
+            folder = None
+            if provider.compiles and options.cache is not None:
+                key = compile_key(
+                    path, file, artifact, device.name, f"onnxruntime {self.version()}", {}, options
+                )
+                folder = engine_folder(options.cache, key, options.cache_limit)
+            external = {name for name, data in file.initializers.items() if data is not None}
             # A graph of a chain holds some of the component's weights; ORT refuses other names.
             names = [name for name in options.weights if name in external]
             keep = [
@@ -124,16 +154,32 @@ class OrtRuntime:
             session = ort.InferenceSession(
                 str(path),
                 settings,
-                providers=[provider],
+                providers=ortproviders.asked(device.name, options, folder),
                 disabled_optimizers=disabled,
                 enable_fallback=False,
             )
         except Exception as error:
             raise _refused(place, error) from error
         opened = session.get_providers()[0]
-        if opened != provider:
-            raise place.error(f"asked for {provider}, ONNX Runtime opened {opened}")
-        return OrtSession(session, place, keep)
+        if opened != provider.name:
+            raise place.error(f"asked for {provider.name}, ONNX Runtime opened {opened}")
+        return OrtSession(session, place, keep, _report(session, artifact, place))
+
+
+def _report(session: Any, artifact: Artifact, place: Place) -> SessionReport:
+    """What runs elsewhere; raises ``EngineError`` when that is everything."""
+    if place.device == "cpu":
+        return SessionReport("fp32")
+    nodes = ortproviders.left_over(session, place.device)
+    if nodes is None:
+        return SessionReport("fp32")
+    on, off, operations = nodes
+    if on == 0:
+        raise place.error(f"{place.device} took no part of the graph: all of it is on the CPU")
+    if off == 0:
+        return SessionReport("fp32")
+    told = f"{artifact.component}: {off} of {on + off} nodes run on the CPU, not on {place.device}"
+    return SessionReport("fp32", (f"{told} ({', '.join(operations)})",))
 
 
 def _spec(node: Any, place: Place) -> TensorSpec:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sdlite.engine import LoadOptions
 from sdlite.errors import RequestError, RuntimeUnavailable, UnknownName
+from sdlite_runtimes.ortproviders import Provider
 
 log = logging.getLogger("sdlite.runtimes.onnxruntime")
 
@@ -62,7 +63,9 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def session_options(ort: ModuleType, options: LoadOptions) -> tuple[Any, list[str]]:
+def session_options(
+    ort: ModuleType, options: LoadOptions, provider: Provider
+) -> tuple[Any, list[str]]:
     """Session options and disabled optimizers for ``options``.
 
     Engine options: ``spinning`` 0|1 (threads that wait for work keep a core busy), ``optimization``
@@ -80,6 +83,8 @@ def session_options(ort: ModuleType, options: LoadOptions) -> tuple[Any, list[st
         settings.add_session_config_entry("session.disable_prepacking", "1")
         settings.enable_cpu_mem_arena = False
         settings.enable_mem_pattern = False
+        if provider.device != "cpu":
+            raise RequestError(f"memory mode mapped is for the device cpu, not {provider.device}")
     elif options.memory_mode != "normal":
         raise UnknownName("memory mode", options.memory_mode, ("normal", "mapped"))
     for key in options.engine:
@@ -102,6 +107,10 @@ def session_options(ort: ModuleType, options: LoadOptions) -> tuple[Any, list[st
     level = LEVELS[chosen["optimization"]]
     settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
     settings.add_session_config_entry("session.intra_op.allow_spinning", chosen["spinning"])
+    if not provider.memory_pattern:
+        settings.enable_mem_pattern = False
+    if provider.device != "cpu":
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     for name, value in options.dimensions.items():
         settings.add_free_dimension_override_by_name(name, value)
     if chosen["profile"]:

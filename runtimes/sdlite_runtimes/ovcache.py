@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from sdlite import compilecache
 from sdlite.engine import Artifact, LoadOptions
 from sdlite.onnxfile import OnnxFile
+from sdlite_runtimes.common import compile_key
 from sdlite_runtimes.ovsupport import words
 
 log = logging.getLogger("sdlite.runtimes.openvino")
@@ -54,7 +54,16 @@ def compile_cached(
     if folder is not None and "EXPORT_IMPORT" in core.get_property(
         target, "OPTIMIZATION_CAPABILITIES"
     ):
-        key = _key(core, path, file, artifact, device, settings, options, replaced, version)
+        full = core.get_property(target, "FULL_DEVICE_NAME")
+        key = compile_key(
+            path,
+            file,
+            artifact,
+            f"{device} {full}".strip(),
+            f"openvino {version}",
+            settings,
+            options,
+        )
         try:
             blob = compilecache.read(folder, key)
             if blob is not None:
@@ -81,33 +90,6 @@ def compile_cached(
         else:
             compilecache.write(folder, key, stream.getvalue(), options.cache_limit)
     return compiled, keep, tuple(notes)
-
-
-def _key(
-    core: Any,
-    path: Path,
-    file: OnnxFile,
-    artifact: Artifact,
-    device: str,
-    settings: Mapping[str, Any],
-    options: LoadOptions,
-    replaced: Sequence[str],
-    version: str,
-) -> dict[str, str]:
-    """Everything a compiled graph depends on. Weight files are told apart by place, size, time."""
-    return {
-        "component": artifact.component,
-        "graph": f"{compilecache.file_facts(path)} {artifact.graph_sha256}",
-        "weights": "; ".join(
-            compilecache.file_facts(path.parent / name) for name in sorted(file.locations)
-        ),
-        "replaced": compilecache.tensors_hash(options.weights, replaced),
-        "shape": json.dumps(dict(sorted(options.dimensions.items()))),
-        "options": json.dumps({name: str(settings[name]) for name in sorted(settings)}),
-        "precision": options.precision or "",
-        "device": f"{device} {core.get_property(device.upper(), 'FULL_DEVICE_NAME')}".strip(),
-        "engine": f"openvino {version}",
-    }
 
 
 def _only_weights(path: Path, file: OnnxFile) -> Path | None:

@@ -91,7 +91,7 @@ def devices() -> tuple[Device, ...]:
         precisions = tuple(ours for theirs, ours in CAPABILITIES.items() if theirs in able)
         found.append(
             Device("openvino", name.lower(), f"{full} (OpenVINO {_short()})", _memory(seen, name),
-                   precisions or ("fp32",))
+                   precisions or ("fp32",), fixed_sizes=True)
         )  # fmt: skip
     if not found:
         raise RuntimeUnavailable("OpenVINO finds no device it can use", FIX)

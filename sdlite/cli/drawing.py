@@ -229,6 +229,7 @@ class Drawing:
                     threads=chosen["threads"],
                     precision=chosen["precision"],
                     max_memory=chosen["max_memory"],
+                    max_vram=chosen["max_vram"],
                     memory_mode=chosen["memory_mode"],
                     runtime=chosen["runtime"],
                     device=chosen["device"],

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from sdlite.planner import Plan
     from sdlite.types import Request, Result, Step
 
-KEPT = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime", "device")
+KEPT = (
+    "model",
+    "threads",
+    "precision",
+    "max_memory",
+    "max_vram",
+    "memory_mode",
+    "runtime",
+    "device",
+)
 """Settings a state remembers, so that the rest is drawn as the beginning was."""
 PLAN = "plan"
 DEFAULT_EVERY = "5"

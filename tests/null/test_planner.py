@@ -218,7 +218,7 @@ def test_wishes_that_cannot_be(
         make(sd15, 32 * GB, **wishes)
 
 
-OPENVINO = Device("openvino", "cpu", "CPU", 32 * GB, ("bf16", "fp32"))
+OPENVINO = Device("openvino", "cpu", "CPU", 32 * GB, ("bf16", "fp32"), fixed_sizes=True)
 ONNXRUNTIME = Device("onnxruntime", "cpu", "CPU", 32 * GB)
 GPU = Device("openvino", "gpu", "GPU", 4 * GB, ("fp16", "fp32"))
 BOTH = (ONNXRUNTIME, OPENVINO, GPU)
@@ -289,6 +289,38 @@ def test_openvino_is_not_chosen_where_it_was_not_measured(sd15: Package) -> None
     )
     assert choose(small).placement("unet").device == ONNXRUNTIME
     assert choose(small, runtime="openvino").placement("unet").device == OPENVINO
+
+
+CUDA = Device("onnxruntime", "cuda", "GPU", 8 * GB, own_memory=True)
+DML = Device("onnxruntime", "dml", "GPU", None, fixed_sizes=True, own_memory=True, opset=20)
+
+
+def test_a_gpu_is_used_when_asked_for_and_its_own_memory_counts(sd15: Package) -> None:
+    devices = (ONNXRUNTIME, CUDA)
+    assert choose(sd15, devices=devices).placement("unet").device == ONNXRUNTIME
+    made = choose(sd15, devices=devices, device="cuda", limit=GB)
+    assert {p.device for p in made.placements} == {CUDA}
+    assert made.reasons[0].startswith("8.00 GB of memory of cuda is free")
+    limited = plan(sd15, SHAPE, devices, Budget(max_vram=7 * GB), Preferences(device="cuda"))
+    assert limited.placement("unet").options.device_memory == 7 * GB
+    assert limited.reasons[0].startswith("--max-vram 7.00 GB")
+    with pytest.raises(NoPlan, match=r"--max-vram 1\.00 GB is less than the"):
+        plan(sd15, SHAPE, devices, Budget(max_vram=GB), Preferences(device="cuda"))
+    with pytest.raises(RequestError, match="no memory mode mapped on cuda"):
+        choose(sd15, devices=devices, device="cuda", memory_mode="mapped")
+
+
+def test_what_a_gpu_does_not_read_runs_on_the_processor(sd15: Package) -> None:
+    newer = tuple(
+        replace(a, opset=23 if a.variant == "plain" else 20) for a in sd15.manifest.artifacts
+    )
+    package = Package(sd15.root, replace(sd15.manifest, artifacts=newer))
+    made = choose(package, devices=(ONNXRUNTIME, DML), device="dml")
+    placed = {p.component: p.device.name for p in made.placements}
+    assert placed == {"text_encoder": "cpu", "unet": "dml", "vae_decoder": "cpu"}
+    assert "text_encoder on cpu, because dml reads no graph of it there is" in made.reasons
+    assert made.placement("unet").options.dimensions == {"batch": 2, "height": 64, "width": 64}
+    assert made.placement("vae_decoder").options.dimensions == {}
 
 
 def test_openvino_has_no_mapped_mode(sd15: Package) -> None:
