@@ -39,6 +39,12 @@ class TextEncoder:
     open_clip: bool = False
     """Named as OpenCLIP does in the single file."""
 
+    def in_folder(self, alone: bool) -> ClipTextConfig:
+        """Its numbers in a diffusers folder: SD2's is there without its last layer."""
+        if self.open_clip and alone:
+            return replace(self.config, layers=self.config.layers - 1, projection=None)
+        return self.config if self.open_clip else replace(self.config, projection=None)
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -128,7 +134,56 @@ SD15_SMALL = replace(
     text=(TextEncoder(ClipTextConfig(49408, 64, 256, 2, 1), "cond_stage_model.transformer."),),
     size=64,
 )
-ARCHITECTURES = {arch.name: arch for arch in (SD15, SD21, SDXL, SD15_SMALL)}
+SMALL_VAE = SD15_SMALL.vae
+SD21_SMALL = replace(
+    SD21,
+    name="sd21-small",
+    unet=replace(SD21.unet, block_channels=(64, 64, 128, 128), heads=(1, 1, 2, 2), cross_dim=64),
+    vae=SMALL_VAE,
+    text=(
+        replace(
+            SD21.text[0],
+            config=replace(
+                SD21.text[0].config,
+                hidden_size=64,
+                intermediate_size=256,
+                layers=3,
+                heads=1,
+                projection=64,
+            ),
+        ),
+    ),
+    size=64,
+)
+SDXL_SMALL = replace(
+    SDXL,
+    name="sdxl-small",
+    unet=replace(
+        SDXL.unet,
+        block_channels=(64, 64, 128),
+        heads=(1, 1, 2),
+        transformer_depth=(1, 2, 3),
+        cross_dim=192,
+    ),
+    vae=replace(SMALL_VAE, scale=SDXL.vae.scale),
+    text=(
+        replace(SDXL.text[0], config=SD15_SMALL.text[0].config),
+        replace(
+            SDXL.text[1],
+            config=replace(
+                SDXL.text[1].config,
+                hidden_size=128,
+                intermediate_size=512,
+                layers=3,
+                heads=2,
+                projection=96,
+            ),
+        ),
+    ),
+    label_width=96 + 6 * 256,
+    size=64,
+)
+ARCHITECTURES = {arch.name: arch for arch in (SD15, SD21, SDXL, SD15_SMALL, SD21_SMALL, SDXL_SMALL)}
 
 
 @dataclass(frozen=True)
@@ -278,9 +333,18 @@ def write_folder(path: Path, arch: str = "sd15", dtype: str = "fp32", seed: int 
     architecture = ARCHITECTURES[arch]
     write_folder_files(path, architecture)
     components: dict[str, dict[str, tuple[tuple[int, ...], Iterator[Array]]]] = {}
+    encoders = architecture.text
+    kept = {
+        name
+        for encoder in encoders
+        for spec in clip_specs(encoder.in_folder(len(encoders) == 1))
+        for name in spec.diffusers
+    }
     for tensor in tensors(architecture):
         found = components.setdefault(tensor.component, {})
         for index, name in enumerate(tensor.spec.diffusers):
+            if tensor.component.startswith("text_encoder") and name not in kept:
+                continue
             found[name] = (_folder_shape(tensor), _folder_values(tensor, index, seed))
     size = 0
     for component, entries in components.items():

@@ -63,7 +63,9 @@ def size_of(path: Path) -> int:
     return sum(item.stat().st_size for item in files)
 
 
-def measure(job: Job, rounds: int, dest: Path, seconds_target: float) -> list[Measurement]:
+def measure(
+    job: Job, rounds: int, dest: Path, seconds_target: float, rss_target: float
+) -> list[Measurement]:
     """All figures of one export."""
     outcomes = [export(job, dest) for _ in range(rounds)]
     source = f"{job.source.name} ({size_of(job.source) / 1e9:.2f} GB) to {job.precision}"
@@ -82,7 +84,7 @@ def measure(job: Job, rounds: int, dest: Path, seconds_target: float) -> list[Me
             "bytes",
             tuple(float(outcome.max_rss) for outcome in outcomes),
             "max",
-            target=RSS_TARGET,
+            target=rss_target,
             note="the kernel's high-water mark, private and mapped together",
         ),
         Measurement(
@@ -101,6 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("jobs", nargs="+", type=parse_job, metavar="NAME=SOURCE[:PRECISION]")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds-target", type=float, default=SECONDS_TARGET)
+    parser.add_argument("--rss-target", type=float, default=RSS_TARGET, help="bytes")
     parser.add_argument("--title", default="Export")
     parser.add_argument("--file", default="export.json", help="name of the result file")
     parser.add_argument("--keep", type=Path, help="folder in which packages stay, by name")
@@ -112,7 +115,8 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(dir=options.keep) as scratch:
         for job in options.jobs:
             dest = (options.keep or Path(scratch)) / job.name
-            found += measure(job, options.rounds, dest, options.seconds_target)
+            targets = (options.seconds_target, options.rss_target)
+            found += measure(job, options.rounds, dest, *targets)
             if options.keep is None:
                 shutil.rmtree(dest)
     write(

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sdlite_export.configs import ClipTextConfig
+
     from benchmarks.checkpoints import Architecture, TextEncoder
 
 
@@ -21,16 +23,18 @@ def write_folder_files(path: Path, arch: Architecture) -> None:
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    if arch.label_width is None:
+    if arch.label_width is not None:
+        index["force_zeros_for_empty_prompt"] = True
+    else:
         index["feature_extractor"] = index["safety_checker"] = [None, None]
         index["requires_safety_checker"] = False
     for number, encoder in enumerate(arch.text):
         suffix = "" if number == 0 else f"_{number + 1}"
-        pooled = encoder.config.projection is not None and len(arch.text) > 1
-        kind = "CLIPTextModelWithProjection" if pooled else "CLIPTextModel"
+        text = encoder.in_folder(len(arch.text) == 1)
+        kind = "CLIPTextModel" if text.projection is None else "CLIPTextModelWithProjection"
         index[f"text_encoder{suffix}"] = ["transformers", kind]
         index[f"tokenizer{suffix}"] = ["transformers", "CLIPTokenizer"]
-        _write(path / f"text_encoder{suffix}" / "config.json", _text_config(encoder, kind))
+        _write(path / f"text_encoder{suffix}" / "config.json", _text_config(text, kind))
         _write_tokenizer(path / f"tokenizer{suffix}", encoder)
     _write(path / "model_index.json", index)
     _write(path / "unet" / "config.json", unet_config(arch))
@@ -106,8 +110,7 @@ def vae_config(arch: Architecture) -> dict[str, Any]:
     }
 
 
-def _text_config(encoder: TextEncoder, kind: str) -> dict[str, Any]:
-    text = encoder.config
+def _text_config(text: ClipTextConfig, kind: str) -> dict[str, Any]:
     return {
         "architectures": [kind],
         "attention_dropout": 0.0,
@@ -166,7 +169,9 @@ def _write_tokenizer(path: Path, encoder: TextEncoder) -> None:
     text = json.dumps(vocabulary, ensure_ascii=False)
     (path / "vocab.json").write_text(text + "\n", encoding="utf-8")
     (path / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    special = {"bos_token": begin, "eos_token": end, "pad_token": end, "unk_token": end}
+    # OpenCLIP pads with the first token of the vocabulary.
+    pad = characters[0] if encoder.open_clip else end
+    special = {"bos_token": begin, "eos_token": end, "pad_token": pad, "unk_token": end}
     _write(path / "special_tokens_map.json", special)
     config = {
         "model_max_length": encoder.config.positions,

@@ -28,6 +28,7 @@ ORDER = (
     "generate-mapped",
     "memory-limit",
     "export",
+    "export-xl",
     "export-shapes",
     "start",
 )
