@@ -17,6 +17,7 @@ from sdlite.cli.export import export
 from sdlite.cli.generate import generate
 from sdlite.cli.info import info
 from sdlite.cli.inspect import inspect
+from sdlite.cli.merge import merge
 from sdlite.cli.models import models
 from sdlite.cli.outpaint import outpaint
 from sdlite.cli.pull import pull
@@ -53,6 +54,7 @@ COMMANDS = (
     again,
     resume,
     export,
+    merge,
     inspect,
     pull,
     models,
