@@ -16,6 +16,8 @@ from sdlite.text.schedule import Change, Nodes, schedule, walk
 from sdlite.text.weighting import BY_NAME
 from sdlite.types import Cond, Conditions, Float32, StepConds
 
+MANY_CHUNKS = 8
+"""More than this many chunks are told: attention to them begins to cost as much as the rest."""
 Timeline = tuple[tuple[int, Cond], ...]
 """``(last step, cond)`` in order: a cond is used up to and with that 0-based step, the last one to
 the end of the run."""
@@ -136,6 +138,13 @@ def condition(
         and earlier is None
         and not 1 <= change.step(steps, None) < steps
     ]
+    for (name, _), texts in zip(named, encoded[0], strict=True):
+        chunks = texts[0].context.shape[1] // (encoders[0].tokenizer.size + 2)
+        if chunks > MANY_CHUNKS:
+            notes.append(
+                f"{name} takes {chunks} chunks of {encoders[0].tokenizer.size} tokens; every step "
+                "reads all of them, which takes time and memory"
+            )
     notes += [f"{tag.text} in the prompt is not applied" for tag in read.tags]
     if len(weights) == 1 and weights[0] != 1.0:
         notes.append(

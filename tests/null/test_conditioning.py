@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sdlite.choices import EMPHASES, find_emphasis
 from sdlite.errors import RequestError, UnknownName
@@ -189,6 +191,27 @@ def test_a_comma_that_would_begin_a_chunk_does() -> None:
     ]
 
 
+@given(
+    st.lists(
+        st.none()
+        | st.tuples(
+            st.lists(st.sampled_from([1, 2, COMMA]), max_size=60),
+            st.floats(0, 2),
+        ),
+        max_size=8,
+    ),
+    st.integers(1, 75),
+)
+def test_no_token_is_lost_or_moved(pieces: list[Piece], size: int) -> None:
+    chunks = cut_chunks(pieces, size, COMMA)
+    assert all(len(chunk.tokens) == len(chunk.weights) <= size for chunk in chunks)
+    given_tokens = [
+        (token, piece[1]) for piece in pieces if piece is not None for token in piece[0]
+    ]
+    found = [pair for c in chunks for pair in zip(c.tokens, c.weights, strict=True)]
+    assert found == given_tokens
+
+
 def test_weights_move_with_their_tokens() -> None:
     pieces: list[Piece] = [([1] * 70, 1.0), ([COMMA], 1.0), ([2] * 10, 1.3)]
     first, second = cut_chunks(pieces, 75, COMMA)
@@ -305,6 +328,14 @@ def test_features_of_several_encoders_are_joined_along_their_width(model: TextMo
             ["the prompt ends in ':30', which gives the whole of it that weight, as in A1111"],
         ),
         ("a:2 AND cat", []),
+        ("cat " * 48, []),
+        (
+            "cat " * 49,
+            [
+                "prompt takes 9 chunks of 6 tokens; every step reads all of them, which takes time "
+                "and memory"
+            ],
+        ),
     ],
 )
 def test_notes(model: TextModel, prompt: str, notes: list[str]) -> None:

@@ -17,7 +17,7 @@ import sdlite
 from sdlite import registry, sampling
 from sdlite.engine import Artifact
 from sdlite.errors import Cancelled, EngineError, OutOfMemory, RequestError, UnknownName
-from sdlite.types import Request, Result, Step
+from sdlite.types import Hires, Request, Result, Step
 
 Opener = Callable[..., sdlite.Pipeline]
 SAMPLERS = [info.name for info in sampling.SAMPLERS]
@@ -423,3 +423,19 @@ def test_wishes_that_cannot_be(
 ) -> None:
     with pytest.raises(error, match=message):
         opened().generate(replace(Request("x"), **change))
+
+
+def test_a_second_pass_goes_on_counting(opened: Opener) -> None:
+    pipe = opened()
+
+    def draw(prompt: str) -> np.ndarray:
+        hires = Hires(scale=2.0, steps=4, strength=0.5)
+        return pixels(pipe.generate(Request(prompt, seed=3, steps=4, hires=hires)))
+
+    # After the last step of the first pass, and past it: the second pass draws "cow" all through,
+    # or from its third step on; a first pass alone would draw "cat" in both.
+    both = draw("[cat:cow:4]")
+    assert (both != draw("cat")).any()
+    assert (both != draw("[cat:cow:6]")).any()
+    assert (draw("[cat:cow:6]") == draw("[cat:cow:1.5]")).all()
+    assert (draw("[cat:cow:9]") == draw("cat")).all()
