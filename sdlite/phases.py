@@ -88,7 +88,12 @@ class Phases:
         self._components.close()
 
     def condition(
-        self, request: Request, chosen: Plan, recorder: Recorder, earlier: int | None = None
+        self,
+        request: Request,
+        chosen: Plan,
+        recorder: Recorder,
+        earlier: int | None = None,
+        more: bool = False,
     ) -> Conditioning:
         """Prompts to what the U-Net is told.
 
@@ -99,6 +104,7 @@ class Phases:
             earlier: in a second pass, the steps of the first. Prompts that change count on from
                 there; in a first pass they count the steps of the whole schedule, also where an
                 edit starts in the middle of it, as A1111 does.
+            more: whether a second pass follows.
         """
         manifest = self._package.manifest
         encoding = encoding_of(manifest)
@@ -114,6 +120,7 @@ class Phases:
                 guided=chosen.shape.guided,
                 steps=chosen.shape.steps if earlier else request.steps or 1,
                 earlier=earlier,
+                more=more,
                 emphasis=request.emphasis,
                 labels=labels_of(manifest, chosen.shape.width, chosen.shape.height),
             )

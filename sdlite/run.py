@@ -67,7 +67,9 @@ class Run:
             stage, plan = self._stages[number], self.plans[number]
             check_cancel(self._cancel)
             earlier = self._stages[0].request.steps if number else None
-            conditioning = self._phases.condition(stage.request, plan, self.recorder, earlier)
+            conditioning = self._phases.condition(
+                stage.request, plan, self.recorder, earlier, more=number + 1 < len(self._stages)
+            )
             self.notes.extend(note for note in conditioning.notes if note not in self.notes)
             check_cancel(self._cancel)
             start = self._start(number, base)

@@ -88,6 +88,7 @@ def condition(
     guided: bool,
     steps: int,
     earlier: int | None = None,
+    more: bool = False,
     emphasis: str = "Original",
     labels: Labels | None = None,
 ) -> Conditioning:
@@ -100,6 +101,7 @@ def condition(
         guided: whether the negative prompt is needed.
         steps: steps of the run, for prompts that change in it.
         earlier: in a second pass (hires), steps of the first, from which changes count on.
+        more: whether a second pass follows, in which what does not change in this one may.
         emphasis: how weights are read and applied, a name of ``EMPHASES``.
         labels: what SDXL's U-Nets are told beside; the pooled text is the last encoder's.
 
@@ -136,6 +138,7 @@ def condition(
         for change in walk(nodes)
         if isinstance(change, Change)
         and earlier is None
+        and not more
         and not 1 <= change.step(steps, None) < steps
     ]
     for (name, _), texts in zip(named, encoded[0], strict=True):

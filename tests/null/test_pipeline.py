@@ -439,3 +439,5 @@ def test_a_second_pass_goes_on_counting(opened: Opener) -> None:
     assert (both != draw("[cat:cow:6]")).any()
     assert (draw("[cat:cow:6]") == draw("[cat:cow:1.5]")).all()
     assert (draw("[cat:cow:9]") == draw("cat")).all()
+    assert pipe.generate(Request("[a:b:6]", steps=4, hires=Hires())).notes == ()
+    assert pipe.generate(Request("[a:b:6]", steps=4)).notes != ()
