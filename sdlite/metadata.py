@@ -75,6 +75,7 @@ def infotext(
     manifest: Manifest,
     version: str,
     extra: Mapping[str, str] | None = None,
+    variation_seed: int | None = None,
 ) -> str:
     """The text for one picture.
 
@@ -84,6 +85,7 @@ def infotext(
         manifest: the model's manifest; its name and the hash of its source are written.
         version: version of sdlite.
         extra: further fields.
+        variation_seed: the variation seed of this picture; None without a variation.
     """
     return build(
         request.prompt,
@@ -97,14 +99,19 @@ def infotext(
             "Size": f"{request.width}x{request.height}",
             "Model hash": manifest.source.sha256[:10] or None,
             "Model": manifest.name,
+            "Variation seed": variation_seed,
+            "Variation seed strength": request.variation_strength or None,
+            "Seed resize from": _size(request.seed_resize),
             "Denoising strength": _strength(request),
             "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
+            "ENSD": request.seed_delta or None,
             "RNG": RNG_LABELS.get(request.rng, request.rng),
             **({} if request.edit is None else _edit_fields(request.edit)),
             **({} if request.hires is None else _hires_fields(request, request.hires)),
             "Emphasis": request.emphasis if request.emphasis != "Original" else None,
             "Guidance rescale": request.guidance_rescale or None,
             "Guidance interval": _interval(request.guidance_interval),
+            **_sampler_fields(request),
             **(extra or {}),
             "Version": f"sdlite {version}",
         },
@@ -153,6 +160,32 @@ def _hires_fields(request: Request, hires: Hires) -> dict[str, str | int | float
         "Hires steps": hires.steps,
         "Hires upscaler": hires.upscaler,
     }
+
+
+def _sampler_fields(request: Request) -> dict[str, str | int | float | None]:
+    """What A1111 writes about options of the sampler, and the levels given one by one."""
+    from sdlite.sampling import find_sampler
+
+    sampler = find_sampler(str(request.sampler))
+    named = {
+        sampler.eta_label: (request.eta, sampler.eta, "eta"),
+        "Sigma churn": (request.s_churn, 0.0, "s_churn"),
+        "Sigma tmin": (request.s_tmin, 0.0, "s_tmin"),
+        "Sigma tmax": (request.s_tmax, 0.0, "s_tmax"),
+        "Sigma noise": (request.s_noise, 1.0, "s_noise"),
+    }
+    fields: dict[str, str | int | float | None] = {
+        label: value
+        for label, (value, usual, option) in named.items()
+        if option in sampler.options and value not in (None, usual)
+    }
+    if request.sigmas is not None:
+        fields["Sigmas"] = ", ".join(f"{sigma:.9g}" for sigma in request.sigmas)
+    return fields
+
+
+def _size(size: tuple[int, int] | None) -> str | None:
+    return None if size is None else f"{size[0]}x{size[1]}"
 
 
 def _interval(sigmas: tuple[float, float] | None) -> str | None:

@@ -41,12 +41,13 @@ from sdlite.ports import (
 )
 from sdlite.recorder import Recorder
 from sdlite.registry import get as get_runtime
-from sdlite.request import seeds_of
+from sdlite.request import options_of, seeds_of, variation_of
 from sdlite.sampling import (
     BatchNoise,
     NoiseLevels,
     Predict,
     batch_noise,
+    custom,
     denoiser,
     final_latents,
     noise_for,
@@ -211,7 +212,8 @@ class Phases:
         return start
 
     def _first_noise(self, request: Request, chosen: Plan) -> BatchNoise:
-        return batch_noise(request.rng, seeds_of(request), self.latent_shape(chosen))
+        variation = variation_of(request, self._package.manifest.latent.factor)
+        return batch_noise(request.rng, seeds_of(request), self.latent_shape(chosen), variation)
 
     def latent_shape(self, chosen: Plan) -> tuple[int, int, int]:
         """Channels, height and width of the latents of a plan."""
@@ -244,10 +246,16 @@ class Phases:
         sampler, schedule = resolve(str(request.sampler), request.schedule)
         sdxl = manifest.family.startswith("sdxl")
         count = request.steps or 1
-        whole = sigmas_for(schedule, self._levels, count, sampler, sdxl=sdxl)
+        if request.sigmas is not None:
+            whole = custom(request.sigmas)
+        else:
+            whole = sigmas_for(schedule, self._levels, count, sampler, sdxl=sdxl)
         sigmas = whole[skipped_levels(whole, start.first, count) :]
         latent_shape = self.latent_shape(chosen)
-        noise = noise_for(sampler, request.rng, seeds_of(request), latent_shape, self._levels)
+        variation = variation_of(request, manifest.latent.factor)
+        noise = noise_for(
+            sampler, request.rng, seeds_of(request), latent_shape, self._levels, variation
+        )
         if resume is not None and resume.x.shape != (shape.images, *latent_shape):
             raise RequestError(
                 f"the state to resume has latents {resume.x.shape}, "
@@ -290,7 +298,8 @@ class Phases:
             if clean is not None and start.mask is not None:
                 blind = float(sigmas[0]) if start.pure else math.inf
                 denoise = keeping(denoise, clean, start.mask, blind)
-            steps = sampler.bind(self._levels)(denoise, first, sigmas, noise, resume)
+            run = sampler.bind(self._levels, options_of(request))
+            steps = run(denoise, first, sigmas, noise, resume)
             check_cancel(cancel)
             for step in steps:
                 if not np.isfinite(step.x).all():
@@ -298,7 +307,8 @@ class Phases:
                         chosen, "unet", f"latents are not finite after step {step.index + 1}"
                     )
                 if step.index + 1 == step.total:
-                    step = replace(step, x=final_latents(sampler, step.x, sigmas))
+                    x = final_latents(sampler, step.x, sigmas)
+                    step = replace(step, x=x, state=replace(step.state, x=x))
                 with recorder.outside():
                     yield step
                 check_cancel(cancel)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import zip_longest
 from types import TracebackType
 
 from PIL import Image
@@ -18,7 +19,7 @@ from sdlite.package import Package
 from sdlite.phases import Phases, check_cancel
 from sdlite.planner import Budget, Plan, Preferences, RequestShape, check, plan
 from sdlite.recorder import Recorder
-from sdlite.request import complete, seeds_of
+from sdlite.request import complete, seeds_of, variation_seeds_of
 from sdlite.run import Run
 from sdlite.text.prompt import evaluations
 from sdlite.types import Device, Edit, Float32, Hires, Request, Result, SamplerState, Step
@@ -194,7 +195,7 @@ class Pipeline:
             if latents is None:
                 raise AssertionError("a schedule has at least one interval")
             pictures = run.finish(latents, stage)
-            seeds = seeds_of(request)
+            seeds, variations = seeds_of(request), variation_seeds_of(request)
             manifest = self.package.manifest
             return Result(
                 images=pictures,
@@ -205,7 +206,11 @@ class Pipeline:
                 seconds=time.perf_counter() - start,
                 peak_bytes=run.recorder.peak_bytes,
                 notes=(*run.notes, *run.recorder.notes),
-                infotexts=tuple(infotext(request, seed, manifest, __version__) for seed in seeds),
+                infotexts=tuple(
+                    infotext(request, seed, manifest, __version__, variation_seed=variation)
+                    for seed, variation in zip_longest(seeds, variations)
+                ),
+                variation_seeds=variations,
             )
 
     def steps(

@@ -10,7 +10,7 @@ from sdlite.choices import find_emphasis, find_rng
 from sdlite.edit.request import MAX_STEPS, complete_edit, complete_hires, stages_of
 from sdlite.errors import RequestError
 from sdlite.manifest import Manifest
-from sdlite.sampling import resolve
+from sdlite.sampling import OPTIONS, Variation, custom, find_sampler, resolve
 from sdlite.types import Request
 
 MAX_SIDE = 4096
@@ -19,6 +19,25 @@ MAX_SEED = 2**64 - 1
 MAX_CLIP_SKIP = 12
 """A1111's most; which layers there are depends on the model."""
 MAX_PROMPT_CHARACTERS = 1_000_000
+WHOLE = (
+    "width",
+    "height",
+    "steps",
+    "seed",
+    "images",
+    "clip_skip",
+    "variation_seed",
+    "seed_delta",
+)
+REALS = {
+    "variation_strength": 1.0,
+    "eta": 1.0,
+    "s_churn": 100.0,
+    "s_tmin": 1e6,
+    "s_tmax": 1e6,
+    "s_noise": 2.0,
+}
+"""Numbers from 0 and their most."""
 
 
 def complete(request: Request, manifest: Manifest) -> Request:
@@ -28,8 +47,10 @@ def complete(request: Request, manifest: Manifest) -> Request:
         RequestError: a value cannot be used; the message says what is allowed.
         UnknownName: a sampler, schedule or generator that does not exist.
     """
+    if request.sigmas is not None:
+        request = replace(request, steps=len(custom(request.sigmas)) - 1)
     request = complete_edit(request, manifest)
-    for name in ("width", "height", "steps", "seed", "images", "clip_skip"):
+    for name in WHOLE:
         value = getattr(request, name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise RequestError(f"{name} {value!r} is not a whole number")
@@ -45,10 +66,17 @@ def complete(request: Request, manifest: Manifest) -> Request:
         raise RequestError(f"guidance {guidance} is not between 0 and 100; 5 to 9 is usual")
     if not 1 <= request.images <= MAX_IMAGES:
         raise RequestError(f"images {request.images} is not between 1 and {MAX_IMAGES}")
-    if not -1 <= request.seed <= MAX_SEED:
-        raise RequestError(
-            f"seed {request.seed} is not between 0 and {MAX_SEED}; -1 draws a random one"
-        )
+    for name, seed in (("seed", request.seed), ("variation seed", request.variation_seed)):
+        if not -1 <= seed <= MAX_SEED:
+            raise RequestError(
+                f"{name} {seed} is not between 0 and {MAX_SEED}; -1 draws a random one"
+            )
+    if abs(request.seed_delta) > MAX_SEED:
+        raise RequestError(f"seed delta {request.seed_delta} is not within {MAX_SEED} of 0")
+    _check_reals(request)
+    if request.seed_resize is not None:
+        for name, side in zip(("width", "height"), request.seed_resize, strict=True):
+            _side(f"{name} to resize the seed from,", side, side, factor)
     for name, text in (("prompt", request.prompt), ("negative prompt", request.negative_prompt)):
         if not isinstance(text, str):
             raise RequestError(f"{name} {text!r} is no text")
@@ -86,8 +114,9 @@ def complete(request: Request, manifest: Manifest) -> Request:
         steps=steps,
         guidance=float(guidance),
         seed=draw_seed() if request.seed == -1 else request.seed,
+        variation_seed=_variation_seed(request),
         sampler=sampler.name,
-        schedule=schedule.label,
+        schedule=None if request.sigmas is not None else schedule.label,
         rng=find_rng(request.rng),
         emphasis=find_emphasis(request.emphasis),
         guidance_rescale=rescale,
@@ -109,8 +138,62 @@ def draw_seed() -> int:
 
 
 def seeds_of(request: Request) -> tuple[int, ...]:
-    """The seed of each image of a completed request: ``seed + i``, wrapping at 2**64."""
-    return tuple((request.seed + index) % (MAX_SEED + 1) for index in range(request.images))
+    """The seed of each image of a completed request: ``seed + i``, wrapping at 2**64.
+
+    With a variation it is ``seed`` for all.
+    """
+    if request.variation_strength > 0:
+        return (request.seed,) * request.images
+    return _counted(request.seed, request.images)
+
+
+def variation_seeds_of(request: Request) -> tuple[int, ...]:
+    """The variation seed of each image of a completed request; none without a variation."""
+    if request.variation_strength == 0:
+        return ()
+    return _counted(request.variation_seed, request.images)
+
+
+def variation_of(request: Request, factor: int) -> Variation:
+    """How the noise of a completed request departs from its seeds; ``factor`` pixels are a cell."""
+    cells = None
+    if request.seed_resize is not None:
+        width, height = request.seed_resize
+        cells = (height // factor, width // factor)
+    strength, seeds = request.variation_strength, variation_seeds_of(request)
+    return Variation(seeds, strength, cells, request.seed_delta)
+
+
+def options_of(request: Request) -> dict[str, float]:
+    """What of a completed request its sampler may take; unset ones are left to the sampler."""
+    options = {name: getattr(request, name) for name in OPTIONS if name != "s_tmax"}
+    options["s_tmax"] = request.s_tmax or math.inf
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def unused_options(request: Request) -> tuple[str, ...]:
+    """A note on each option given that the sampler of a completed request does not take."""
+    sampler, plain = find_sampler(str(request.sampler)), Request("")
+    given = [name for name in OPTIONS if getattr(request, name) != getattr(plain, name)]
+    lacking = [name for name in given if name not in sampler.options]
+    return tuple(f"{sampler.name} takes no {name}; it is ignored" for name in lacking)
+
+
+def _check_reals(request: Request) -> None:
+    for name, high in REALS.items():
+        value = getattr(request, name)
+        if value is not None and not 0.0 <= value <= high:
+            words = name if name.startswith("s_") else name.replace("_", " ")
+            raise RequestError(f"{words} {value} is not between 0 and {high:g}")
+
+
+def _variation_seed(request: Request) -> int:
+    draw = request.variation_strength > 0 and request.variation_seed == -1
+    return draw_seed() if draw else request.variation_seed
+
+
+def _counted(seed: int, images: int) -> tuple[int, ...]:
+    return tuple((seed + index) % (MAX_SEED + 1) for index in range(images))
 
 
 def _side(name: str, value: int | None, default: int, factor: int) -> int:

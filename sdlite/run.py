@@ -15,6 +15,7 @@ from sdlite.errors import RequestError
 from sdlite.phases import Phases, check_cancel
 from sdlite.planner import Plan
 from sdlite.recorder import Recorder
+from sdlite.request import unused_options
 from sdlite.types import Float32, Request, SamplerState, Step
 
 
@@ -40,7 +41,7 @@ class Run:
     ) -> None:
         self.plans = tuple(plans)
         self.recorder = Recorder()
-        self.notes: list[str] = []
+        self.notes = list(unused_options(request))
         self._stages = stages_of(request)
         self._phases = phases
         self._cancel = cancel

@@ -135,6 +135,17 @@ def interval(name: str, text: str) -> tuple[float, float]:
     return float(match[1]), float(match[2])
 
 
+def levels(name: str, text: str) -> tuple[float, ...]:
+    """``14.6,7,3,1,0.3,0.03``: noise levels, falling."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise RequestError(
+            f"{name} {_short(text)} is not a list of noise levels, like 14.6,7,3,1,0.3,0.03"
+        ) from None
+    return values
+
+
 def switch(name: str, text: str) -> bool:
     """Yes or no."""
     if text.lower() in ("true", "yes", "on", "1"):
@@ -190,8 +201,18 @@ OPTIONS = {
         Option("styles-file", text_value, None, "CSV file of styles"),
         Option("wildcards", text_value, None, "folder of wildcard files"),
         Option("seed", whole(-1, 2**64 - 1), "-1", "seed of the first picture, -1 draws one"),
+        Option("variation-strength", real(0, 1), "0", "how far to go to the variation seed"),
+        Option("variation-seed", whole(-1, 2**64 - 1), "-1", "variation seed, -1 draws one"),
+        Option("seed-resize", size, None, "size the seed was liked at, WIDTHxHEIGHT"),
+        Option("ensd", whole(-(2**63), 2**63), "0", "added to the seed for samplers' noise"),
         Option("sampler", text_value, None, "sampler"),
         Option("schedule", text_value, None, "noise schedule"),
+        Option("sigmas", levels, None, "noise levels instead of a schedule"),
+        Option("eta", real(0, 1), None, "share of fresh noise of samplers that take it"),
+        Option("s-churn", real(0, 100), "0", "noise Euler, Heun and DPM2 add to every step"),
+        Option("s-tmin", real(0, 1e6), "0", "lowest sigma at which they do"),
+        Option("s-tmax", real(0, 1e6), "0", "highest sigma at which they do, 0 is any"),
+        Option("s-noise", real(0, 2), "1", "deviation of noise samplers add"),
         Option("rng", generator, "cpu", "random number generator"),
         Option("threads", whole(1, 1024), None, "compute threads"),
         Option("precision", choice(COMPUTE_PRECISIONS), None, "what to compute in"),

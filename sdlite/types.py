@@ -305,6 +305,29 @@ class Request:
     the package's default."""
     guidance_interval: tuple[float, float] | None = None
     """Lowest and highest sigma at which guidance acts; None is always."""
+    variation_strength: float = 0.0
+    """How far the first noise goes towards that of ``variation_seed``, 0 to 1. Above 0 all images
+    have ``seed``, and image i the variation seed ``variation_seed + i`` (A1111's Extra seed)."""
+    variation_seed: int = -1
+    """Variation seed of the first image, 0 to 2**64-1; -1 draws one."""
+    seed_resize: tuple[int, int] | None = None
+    """Width and height in pixels whose noise stands in the middle of this size's, so that a seed
+    draws nearly the same at another size (A1111's Resize seed from)."""
+    seed_delta: int = 0
+    """What is added to the seed for noise that samplers add on their way (A1111's ENSD)."""
+    eta: float | None = None
+    """Share of fresh noise, 0 to 1, of samplers that take it; None is the sampler's own."""
+    s_churn: float = 0.0
+    """Noise that Euler, Heun and DPM2 add to every step (Karras et al. 2022), 0 to 100."""
+    s_tmin: float = 0.0
+    """Lowest sigma at which they do."""
+    s_tmax: float = 0.0
+    """Highest sigma at which they do; 0 is any."""
+    s_noise: float = 1.0
+    """Deviation of noise that samplers add, 0 to 2."""
+    sigmas: tuple[float, ...] | None = None
+    """The noise levels to visit, falling, instead of a schedule; 0 at the end is added. They
+    decide ``steps``."""
 
 
 @dataclass(frozen=True)
@@ -336,7 +359,7 @@ class Result:
     images: tuple[Image, ...]
     """PIL images, RGB, in seed order."""
     seeds: tuple[int, ...]
-    """The seed of each image."""
+    """The seed of each image; with a variation they are all the same, see ``variation_seeds``."""
     request: Request
     """The request with every default filled in."""
     plan: Any
@@ -351,3 +374,5 @@ class Result:
     """What the user should know: tags that nothing applies, fall-backs, approximations."""
     infotexts: tuple[str, ...] = ()
     """A1111 parameter text of each image."""
+    variation_seeds: tuple[int, ...] = ()
+    """The variation seed of each image; empty without a variation."""

@@ -282,10 +282,14 @@ class Drawing:
 
         chosen = self.settings
         width, height = chosen["size"] or (None, None)
+        varied = chosen["variation_strength"] > 0
         for prompt in self.prompts:
-            first = draw_seed() if chosen["seed"] == -1 else chosen["seed"]
+            first, variation = (
+                draw_seed() if chosen[name] == -1 else chosen[name]
+                for name in ("seed", "variation_seed")
+            )
             for index in range(chosen["images"]):
-                seed = (first + index) % SEEDS
+                seed = first if varied else (first + index) % SEEDS
                 words, negative = self.wording.apply(prompt, chosen["negative"], seed)
                 request = Request(
                     prompt=words,
@@ -302,6 +306,16 @@ class Drawing:
                     emphasis=chosen["emphasis"],
                     guidance_rescale=chosen["guidance_rescale"],
                     guidance_interval=chosen["guidance_interval"],
+                    variation_strength=chosen["variation_strength"],
+                    variation_seed=(variation + index) % SEEDS if varied else -1,
+                    seed_resize=chosen["seed_resize"],
+                    seed_delta=chosen["ensd"],
+                    eta=chosen["eta"],
+                    s_churn=chosen["s_churn"],
+                    s_tmin=chosen["s_tmin"],
+                    s_tmax=chosen["s_tmax"],
+                    s_noise=chosen["s_noise"],
+                    sigmas=chosen["sigmas"],
                 )
                 yield self.change(request, pipe)
 

@@ -118,6 +118,37 @@ _PICTURES = (
         help="E.g. Karras, Exponential, Normal; any usual spelling.",
     ),
     setting(
+        "sigmas",
+        metavar="LIST",
+        help="Noise levels instead of a schedule and steps, falling, e.g. 14.6,7,3,1,0.3,0.03.",
+    ),
+    setting(
+        "eta",
+        metavar="SHARE",
+        help="Fresh noise of samplers that take it, 0 to 1. Default: the sampler's.",
+    ),
+    setting("s-churn", metavar="N", help="Noise Euler, Heun and DPM2 add to every step, 0 to 100."),
+    setting("s-tmin", metavar="SIGMA", help="Lowest noise level at which they do."),
+    setting("s-tmax", metavar="SIGMA", help="Highest noise level at which they do; 0 is any."),
+    setting("s-noise", metavar="N", help="Deviation of noise samplers add, 0 to 2; 1 is usual."),
+    setting(
+        "variation-strength",
+        metavar="SHARE",
+        help="Go this far, 0 to 1, from the noise of the seed to that of the variation seed; "
+        "pictures then differ in their variation seeds.",
+    ),
+    setting("variation-seed", metavar="N", help="Seed to vary with; -1, the default, draws one."),
+    setting(
+        "seed-resize",
+        metavar="WxH",
+        help="Put the noise of this size in the middle: a seed liked at one size, at another.",
+    ),
+    setting(
+        "ensd",
+        metavar="N",
+        help="Added to the seed for noise samplers add (A1111's Eta noise seed delta).",
+    ),
+    setting(
         "rng",
         metavar="NAME",
         complete=lambda: list(RNGS),

@@ -204,6 +204,7 @@ def stages_of(request: Request) -> tuple[Stage, ...]:
         guidance=request.guidance if hires.guidance is None else hires.guidance,
         sampler=hires.sampler or request.sampler,
         schedule=hires.schedule or schedule,
+        sigmas=None,
         hires=None,
     )
     return (*stages, Stage(second, whole - wanted, find_upscaler(hires.upscaler)))

@@ -18,6 +18,7 @@ from sdlite.sampling.names import (
 from sdlite.sampling.rng import BatchNoise, batch_noise
 from sdlite.sampling.schedules import SCHEDULES, ScheduleInfo, custom
 from sdlite.sampling.table import OPTIONS, SAMPLERS, SamplerInfo
+from sdlite.sampling.variation import Variation
 
 __all__ = [
     "OPTIONS",
@@ -29,6 +30,7 @@ __all__ = [
     "Predict",
     "SamplerInfo",
     "ScheduleInfo",
+    "Variation",
     "batch_noise",
     "custom",
     "denoiser",

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sdlite.choices import find_rng
-from sdlite.sampling.rng import GENERATORS, BatchNoise, Generator
+from sdlite.sampling.rng import GENERATORS, BatchNoise
+from sdlite.sampling.variation import Generator, Variation
 from sdlite.types import Float32
 
 Float64 = npt.NDArray[np.float64]
@@ -81,14 +82,22 @@ class BrownianPath:
 class BrownianNoise:
     """``types.Noise`` whose first draw is the initial latents and whose others are path increments.
 
+    A variation changes the first draw only.
+
     An increment is divided by the square root of its interval, so it has unit variance; increments
     of intervals that do not overlap are independent. Falling sigmas walk the path backwards.
     """
 
     def __init__(
-        self, rng: str, seeds: Sequence[int], shape: tuple[int, int, int], low: float, high: float
+        self,
+        rng: str,
+        seeds: Sequence[int],
+        shape: tuple[int, int, int],
+        low: float,
+        high: float,
+        variation: Variation | None = None,
     ) -> None:
-        self._latents = BatchNoise(rng, seeds, shape)
+        self._latents = BatchNoise(rng, seeds, shape, variation)
         self._shape = shape
         make, count = GENERATORS[find_rng(rng)], math.prod(shape)
         self._paths = [BrownianPath(make(seed), seed, low, high, count) for seed in seeds]

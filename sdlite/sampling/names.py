@@ -17,6 +17,7 @@ from sdlite.sampling.levels import NoiseLevels
 from sdlite.sampling.rng import batch_noise
 from sdlite.sampling.schedules import SCHEDULES, ScheduleInfo, check_steps
 from sdlite.sampling.table import SAMPLERS, SamplerInfo
+from sdlite.sampling.variation import Variation
 from sdlite.types import Float32, Noise
 
 AUTOMATIC = "Automatic"
@@ -150,6 +151,7 @@ def noise_for(
     seeds: Sequence[int],
     shape: tuple[int, int, int],
     levels: NoiseLevels,
+    variation: Variation | None = None,
 ) -> Noise:
     """Noise of a run as A1111 draws it for this sampler.
 
@@ -161,5 +163,5 @@ def noise_for(
     ``batch_noise``.
     """
     if sampler.brownian:
-        return BrownianNoise(rng, seeds, shape, levels.sigma_min, levels.sigma_max)
-    return batch_noise(rng, seeds, shape)
+        return BrownianNoise(rng, seeds, shape, levels.sigma_min, levels.sigma_max, variation)
+    return batch_noise(rng, seeds, shape, variation)

@@ -8,28 +8,16 @@ the order in which A1111 and diffusers draw.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from sdlite.choices import find_rng
 from sdlite.errors import RequestError
+from sdlite.sampling.variation import Generator, Variation, first_noise
 from sdlite.types import Float32
 
 MAX_SEED = 2**64 - 1
-
-
-class Generator(Protocol):
-    """A stream of standard normal values, built from a seed."""
-
-    def restart(self, seed: int) -> None:
-        """Become the generator of ``seed``; far cheaper than building one."""
-        ...
-
-    def normal(self, count: int) -> Float32:
-        """The next ``count`` values, float32, shape (count,)."""
-        ...
 
 
 class TorchGenerator:
@@ -178,8 +166,15 @@ GENERATORS: dict[str, Callable[[int], Generator]] = {
 class BatchNoise:
     """``types.Noise`` of a batch: one generator an image, all of the same kind."""
 
-    def __init__(self, rng: str, seeds: Sequence[int], shape: tuple[int, int, int]) -> None:
-        for seed in seeds:
+    def __init__(
+        self,
+        rng: str,
+        seeds: Sequence[int],
+        shape: tuple[int, int, int],
+        variation: Variation | None = None,
+    ) -> None:
+        self._variation = variation or Variation()
+        for seed in (*seeds, *self._variation.seeds):
             if not 0 <= seed <= MAX_SEED:
                 raise RequestError(f"seed {seed} is out of range: 0 to {MAX_SEED}")
         self._make = GENERATORS[find_rng(rng)]
@@ -208,22 +203,42 @@ class BatchNoise:
         return self._draw()
 
     def _draw(self) -> Float32:
-        count = int(np.prod(self._shape))
-        values = [generator.normal(count).reshape(self._shape) for generator in self._generators]
         self._position += 1
-        return np.stack(values)
+        if self._position == 1:
+            return self._draw_first()
+        count = int(np.prod(self._shape))
+        return np.stack([g.normal(count).reshape(self._shape) for g in self._generators])
+
+    def _draw_first(self) -> Float32:
+        variation = self._variation
+        drawn = [
+            first_noise(self._make, generator, seed, self._shape, variation, image)
+            for image, (generator, seed) in enumerate(
+                zip(self._generators, self._seeds, strict=True)
+            )
+        ]
+        if variation.seed_delta:
+            later = [(seed + variation.seed_delta) % (MAX_SEED + 1) for seed in self._seeds]
+            self._generators = [self._make(seed) for seed in later]
+        return np.stack(drawn)
 
 
-def batch_noise(rng: str, seeds: Sequence[int], shape: tuple[int, int, int]) -> BatchNoise:
+def batch_noise(
+    rng: str,
+    seeds: Sequence[int],
+    shape: tuple[int, int, int],
+    variation: Variation | None = None,
+) -> BatchNoise:
     """Noise for images with these seeds.
 
     Args:
         rng: ``cpu``, ``nv`` or ``numpy``, in any usual spelling.
         seeds: one an image, 0 to 2**64-1.
         shape: (channels, height, width) of one image's latents.
+        variation: departures from the seeds.
 
     Raises:
         UnknownName: no such generator.
         RequestError: a seed is out of range.
     """
-    return BatchNoise(rng, seeds, shape)
+    return BatchNoise(rng, seeds, shape, variation)

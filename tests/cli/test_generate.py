@@ -277,3 +277,21 @@ def test_wildcards(run: Run, home: Path) -> None:
     assert len(set(prompts[0])) > 1
     assert set(prompts[0]) <= {"a red cat", "a green cat", "a blue cat"}
     assert "unknown wildcard" in run("generate", "a __color__ cat").stderr
+
+
+def test_variations_of_a_seed(run: Run) -> None:
+    options = ("--seed", "5", "--variation-strength", "0.2", "--variation-seed", "9", "--ensd", "7")
+    done = run("generate", "a", "-n", "2", "-o", "v.png", *options, "--eta", "0.5", "--steps", "3")
+    assert done.exit_code == 0, done.output
+    for name, seed in zip(names(), ("9", "10"), strict=True):
+        fields = metadata.parse(metadata.read(Path(name)) or "").fields
+        assert (fields["Seed"], fields["Variation seed"]) == ("5", seed)
+        assert (fields["Variation seed strength"], fields["ENSD"]) == ("0.2", "7")
+
+
+def test_levels_instead_of_a_schedule(run: Run) -> None:
+    done = run("generate", "a", "-o", "a.png", "--sigmas", "14.6, 3,0.5,0", "--s-noise", "0.9")
+    assert done.exit_code == 0, done.output
+    fields = metadata.parse(metadata.read(Path("a.png")) or "").fields
+    assert (fields["Steps"], fields["Sigmas"]) == ("3", "14.6, 3, 0.5, 0")
+    assert "takes no s_noise; it is ignored" in done.stderr
