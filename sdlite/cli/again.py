@@ -38,6 +38,16 @@ FIELDS = {
     "emphasis": "emphasis",
     "guidance-rescale": "guidance_rescale",
     "guidance-interval": "guidance_interval",
+    "variation-strength": "variation_strength",
+    "variation-seed": "variation_seed",
+    "seed-resize": "seed_resize",
+    "ensd": "seed_delta",
+    "eta": "eta",
+    "s-churn": "s_churn",
+    "s-tmin": "s_tmin",
+    "s-tmax": "s_tmax",
+    "s-noise": "s_noise",
+    "sigmas": "sigmas",
 }
 """What can be changed, and what a request calls it; also prompt, size and strength."""
 
@@ -138,6 +148,8 @@ def _request(
         request = replace(request, width=size[0], height=size[1])
     if "sampler" in changes and "schedule" not in changes:
         request = replace(request, schedule=None)
+    if {"steps", "schedule"} & set(changes) and "sigmas" not in changes:
+        request = replace(request, sigmas=None)
     if read.edit is not None:
         edit = _edit(read, found, image, mask, problems)
         request = replace(

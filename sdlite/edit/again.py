@@ -27,7 +27,9 @@ KNOWN = frozenset(
         *("Hires sampler", "Hires schedule type", "Hires upscale", "Hires resize-1"),
         *("Hires resize-2", "Hires steps", "Hires upscaler", "Emphasis", "Guidance rescale"),
         *("Guidance interval", "Outpaint", "Lora hashes", "TI hashes", "VAE", "VAE hash"),
-        *("Variation seed", "Variation seed strength"),
+        *("Variation seed", "Variation seed strength", "Seed resize from-1", "Seed resize from-2"),
+        *("ENSD", "Eta", "Eta DDIM", "Sigma churn", "Sigma tmin", "Sigma tmax", "Sigma noise"),
+        "Sigmas",
     }
 )
 """Parameters that are read, or named when they cannot be followed."""
@@ -82,6 +84,7 @@ def again(found: Parameters, manifest: Manifest, version: str) -> Again:
         emphasis=found.get("Emphasis") or "Original",
         guidance_rescale=reader.real("Guidance rescale"),
         guidance_interval=reader.pair("Guidance interval"),
+        **_noise(reader),
     )
     _model(found, manifest, version, problems)
     _extras(found, problems)
@@ -127,12 +130,37 @@ class _Reader:
     def real(self, name: str) -> float | None:
         return self._read(name, float)  # type: ignore[no-any-return]
 
+    def reals(self, name: str) -> tuple[float, ...] | None:
+        def parse(text: str) -> tuple[float, ...]:
+            return tuple(float(part) for part in text.split(","))
+
+        return self._read(name, parse)  # type: ignore[no-any-return]
+
     def pair(self, name: str) -> tuple[float, float] | None:
         def parse(text: str) -> tuple[float, float]:
             low, _, high = text.partition("-")
             return float(low), float(high)
 
         return self._read(name, parse)  # type: ignore[no-any-return]
+
+
+def _noise(reader: _Reader) -> dict[str, Any]:
+    """Fields of ``Request`` about seeds and the options of its sampler."""
+    eta = reader.real("Eta")
+    width, height = reader.whole("Seed resize from-1"), reader.whole("Seed resize from-2")
+    noise = reader.real("Sigma noise")
+    return {
+        "variation_strength": reader.real("Variation seed strength") or 0.0,
+        "variation_seed": reader.whole("Variation seed") or 0,
+        "seed_resize": (width, height) if width and height else None,
+        "seed_delta": reader.whole("ENSD") or 0,
+        "eta": reader.real("Eta DDIM") if eta is None else eta,
+        "s_churn": reader.real("Sigma churn") or 0.0,
+        "s_tmin": reader.real("Sigma tmin") or 0.0,
+        "s_tmax": reader.real("Sigma tmax") or 0.0,
+        "s_noise": 1.0 if noise is None else noise,
+        "sigmas": reader.reals("Sigmas"),
+    }
 
 
 def _rng(found: Parameters, problems: list[str]) -> str:
@@ -184,8 +212,6 @@ def _extras(found: Parameters, problems: list[str]) -> None:
     if "VAE" in found.fields or "VAE hash" in found.fields:
         vae = found.fields.get("VAE", found.fields.get("VAE hash"))
         problems.append(f"it used another VAE, {vae}; the model's own is taken")
-    if "Variation seed" in found.fields:
-        problems.append("it was a variation of a seed, which is not repeated; the seed is")
     others = sorted(set(found.fields) - KNOWN)
     if others:
         named = ", ".join(f"{name}: {found.fields[name]}" for name in others)

@@ -14,8 +14,8 @@ from tests.cli.conftest import Run
 
 A1111 = (
     "a cat\nNegative prompt: dog\nSteps: 3, Sampler: DPM++ 2M Karras, CFG scale: 2, Seed: 5, "
-    "Size: 64x64, Model hash: abcdef1234, Model: dream, VAE: nice.vae, Clip skip: 2, ENSD: 31337, "
-    'Lora hashes: "style: 12ab", Version: v1.10.1'
+    "Size: 64x64, Model hash: abcdef1234, Model: dream, VAE: nice.vae, Clip skip: 2, "
+    'ENSD: 31337, NGMS: 2, Lora hashes: "style: 12ab", Version: v1.10.1'
 )
 
 
@@ -43,6 +43,11 @@ def files(home: Path) -> None:
         ["--hires", "1.5", "--hires-upscaler", "Lanczos", "--hires-prompt", "b, c"],
         ["--hires", "96x64", "--hires-steps", "2", "--hires-sampler", "Euler"],
         ["--clip-skip", "1", "--guidance-rescale", "0.5", "--guidance-interval", "0.5-10"],
+        ["--variation-strength", "0.3", "--variation-seed", "4", "--seed-resize", "32x48"],
+        ["--sampler", "Euler a", "--ensd", "9", "--eta", "0.5", "--s-noise", "1.1"],
+        ["--sampler", "DDIM", "--eta", "0.5"],
+        ["--sampler", "Heun", "--s-churn", "9", "--s-tmin", "0.1", "--s-tmax", "9"],
+        ["--sigmas", "14.61464,3.3333333,0.5", "--sampler", "DPM adaptive"],
     ],
 )
 def test_it_is_the_same_picture(run: Run, arguments: list[str]) -> None:
@@ -121,7 +126,8 @@ def test_what_cannot_be_repeated_is_named(run: Run) -> None:
     assert "its noise came from a graphics card" in notes
     assert "it used LoRA style: 12ab" in notes
     assert "it used another VAE, nice.vae" in notes
-    assert "parameters that are not followed: ENSD: 31337" in notes
+    assert image["seed_delta"] == 31337
+    assert "parameters that are not followed: NGMS: 2" in notes
 
 
 @pytest.mark.parametrize(
