@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -81,14 +81,14 @@ def search_folders() -> tuple[Path, ...]:
     return (places.models, *added)
 
 
-def models() -> tuple[Model, ...]:
-    """Every model there is, in the order names are looked up."""
-    return tuple(_all_models())
+def models(more: Sequence[Path] = ()) -> tuple[Model, ...]:
+    """Every model there is, in the order names are looked up; ``more`` folders come first."""
+    return tuple(_all_models(more))
 
 
-def _all_models() -> Iterator[Model]:
+def _all_models(more: Sequence[Path] = ()) -> Iterator[Model]:
     found = set()
-    for model in chain(*map(_models_in, search_folders()), _shipped()):
+    for model in chain(*map(_models_in, (*more, *search_folders())), _shipped()):
         place = model.path.resolve()
         if place not in found:
             found.add(place)

@@ -21,6 +21,7 @@ from sdlite.cli.merge import merge
 from sdlite.cli.models import models
 from sdlite.cli.outpaint import outpaint
 from sdlite.cli.pull import pull
+from sdlite.cli.serve import serve
 from sdlite.cli.state import resume
 
 __all__ = ["main"]
@@ -57,6 +58,7 @@ COMMANDS = (
     merge,
     inspect,
     pull,
+    serve,
     models,
     devices,
     doctor,

@@ -7,19 +7,31 @@ from types import ModuleType
 
 from sdlite.errors import RuntimeUnavailable
 
-OPTIONAL = frozenset({"onnx", "huggingface_hub"})
-"""What the extra ``[export]`` installs."""
+OPTIONAL = {
+    "export": frozenset({"onnx", "huggingface_hub"}),
+    "server": frozenset({"starlette", "uvicorn", "pydantic", "python_multipart", "anyio"}),
+}
+"""What extras install."""
 
 
 def export_part(name: str) -> ModuleType:
     """A module of ``sdlite_export``; raises ``RuntimeUnavailable`` when its extra is missing."""
+    return _part(f"sdlite_export.{name}", "export")
+
+
+def server_part(name: str) -> ModuleType:
+    """A module of ``sdlite.server``; raises ``RuntimeUnavailable`` when its extra is missing."""
+    return _part(f"sdlite.server.{name}", "server")
+
+
+def _part(module: str, extra: str) -> ModuleType:
     try:
-        return importlib.import_module(f"sdlite_export.{name}")
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in OPTIONAL:
+        if missing not in OPTIONAL[extra]:
             raise
         raise RuntimeUnavailable(
             f"this command needs {missing}, which is not installed",
-            'Install it with: pip install "sdlite[export]"',
+            f'Install it with: pip install "sdlite[{extra}]"',
         ) from error

@@ -1,0 +1,192 @@
+"""The routes of A1111's API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from sdlite.server.a1111 import lists
+from sdlite.server.a1111.answer import answer
+from sdlite.server.a1111.drawing import read_drawing
+from sdlite.server.a1111.extras import extra_batch, extra_single, png_info
+from sdlite.server.a1111.options import Options
+from sdlite.server.a1111.progress import progress
+from sdlite.server.a1111.schema import (
+    ExtraBatch,
+    ExtraSingle,
+    Img2Img,
+    Interrogate,
+    PngInfo,
+    Settings,
+    Txt2Img,
+)
+from sdlite.server.call import Answer, Call, Endpoint, in_thread
+from sdlite.server.problem import Refused, message_of, unsupported
+from sdlite.server.state import Server
+
+PREFIX = "/sdapi/v1/"
+LACKING = (
+    ("POST", "create/embedding"),
+    ("POST", "create/hypernetwork"),
+    ("POST", "train/embedding"),
+    ("POST", "train/hypernetwork"),
+)
+
+
+def shape(status: int, error: BaseException) -> dict[str, Any]:
+    """How A1111 writes errors."""
+    message = message_of(error)
+    body: dict[str, Any] = {
+        "error": "HTTPException",
+        "detail": message,
+        "body": "",
+        "errors": message,
+    }
+    if isinstance(error, Refused):
+        if error.details is not None:
+            return body | {"error": "RequestValidationError", "detail": error.details}
+        return body
+    return body | {"error": type(error).__name__ if status < 500 else "Exception"}
+
+
+class Api:
+    """A1111's routes over a server.
+
+    Args:
+        server: what they are over.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._options = Options(server.shelf, server.setup.metadata)
+
+    def endpoints(self) -> list[Endpoint]:
+        """Every route."""
+        server = self._server
+        reads: tuple[tuple[str, Callable[[], Any], str], ...] = (
+            ("options", self._options.values, "Settings."),
+            ("cmd-flags", lambda: lists.flags(server), "Flags of the command line."),
+            ("samplers", lists.samplers, "Samplers."),
+            ("schedulers", lists.schedulers, "Noise schedules."),
+            ("upscalers", lists.upscalers, "Upscalers over pixels."),
+            ("latent-upscale-modes", lists.latent_upscale_modes, "Upscalers over latents."),
+            ("sd-models", lambda: lists.models(server), "Models."),
+            ("prompt-styles", lambda: lists.styles(server), "Styles."),
+            ("memory", lists.memory, "Memory in bytes."),
+            ("sd-vae", list, "VAEs; always none."),
+            ("hypernetworks", list, "Hypernetworks; always none."),
+            ("face-restorers", list, "Face restorers; always none."),
+            ("realesrgan-models", list, "Real-ESRGAN models; always none."),
+            ("loras", list, "LoRAs."),
+            ("embeddings", lambda: {"loaded": {}, "skipped": {}}, "Embeddings."),
+            ("scripts", lambda: {"txt2img": [], "img2img": []}, "Scripts; always none."),
+            ("script-info", list, "Scripts; always none."),
+            ("extensions", list, "Extensions; always none."),
+        )
+        writes: tuple[tuple[str, Answer, str, Any], ...] = (
+            ("txt2img", self._draw, "Draw a picture from a prompt.", Txt2Img),
+            ("img2img", self._draw, "Draw a picture from a picture.", Img2Img),
+            ("extra-single-image", self._extra_single, "Enlarge a picture.", ExtraSingle),
+            ("extra-batch-images", self._extra_batch, "Enlarge pictures.", ExtraBatch),
+            ("png-info", self._png_info, "Read what is written in a picture.", PngInfo),
+            ("interrogate", _interrogate, "Not supported.", Interrogate),
+            ("options", self._set_options, "Change settings.", Settings),
+            ("interrupt", _interrupt, "End your job early and keep what there is.", None),
+            ("skip", _skip, "End the present batch early and go on to the next.", None),
+            ("unload-checkpoint", _unload, "Close the model.", None),
+            ("reload-checkpoint", _nothing, "Nothing: models open when they are needed.", None),
+            ("refresh-checkpoints", _refresh, "Look for models again.", None),
+            ("refresh-vae", _nothing, "Nothing: models bring their own.", None),
+            ("refresh-loras", _refresh, "Look for LoRAs again.", None),
+            ("refresh-embeddings", _refresh, "Look for embeddings again.", None),
+        )
+        return [
+            *(
+                Endpoint("GET", PREFIX + path, _in_thread(read), summary)
+                for path, read, summary in reads
+            ),
+            Endpoint("GET", PREFIX + "progress", self._progress, "How far your job is."),
+            *(Endpoint("POST", PREFIX + path, *rest) for path, *rest in writes),
+            *(
+                Endpoint(method, PREFIX + path, _lacking(path), "Not supported.")
+                for method, path in LACKING
+            ),
+        ]
+
+    async def _draw(self, call: Call) -> Any:
+        body, server = call.body, self._server
+        settings = await in_thread(self._options.with_overrides, body.override_settings)
+        drawn = await in_thread(read_drawing, server, body, settings)
+        name = "txt2img" if isinstance(body, Txt2Img) else "img2img"
+        order = await in_thread(
+            server.order, settings["sd_model_checkpoint"], drawn.requests, call.client, name
+        )
+        job = server.room.submit(order)
+        results = await call.wait(job)
+        if not body.override_settings_restore_afterwards:
+            await in_thread(self._options.set, body.override_settings)
+        return await in_thread(lambda: JSONResponse(answer(server, body, drawn, job, results)))
+
+    async def _progress(self, call: Call) -> Any:
+        skip = call.request.query_params.get("skip_current_image", "").lower()
+        picture = skip not in ("true", "1", "yes", "on")
+        return await in_thread(lambda: progress(self._server, call.client, picture=picture))
+
+    async def _set_options(self, call: Call) -> Any:
+        await in_thread(self._options.set, call.body.model_dump())
+
+    async def _extra_single(self, call: Call) -> Any:
+        return await in_thread(extra_single, self._server, call.body, self._format())
+
+    async def _extra_batch(self, call: Call) -> Any:
+        return await in_thread(extra_batch, self._server, call.body, self._format())
+
+    def _format(self) -> str:
+        return str(self._options.with_overrides({})["samples_format"])
+
+    async def _png_info(self, call: Call) -> Any:
+        return await in_thread(png_info, self._server, call.body.image)
+
+
+def _in_thread(read: Callable[[], Any]) -> Answer:
+    async def answer_with(call: Call) -> Any:
+        return await in_thread(read)
+
+    return answer_with
+
+
+def _lacking(path: str) -> Answer:
+    async def refuse(call: Call) -> Any:
+        raise unsupported(path)
+
+    return refuse
+
+
+async def _interrogate(call: Call) -> Any:
+    raise unsupported("interrogate")
+
+
+async def _interrupt(call: Call) -> Any:
+    for job in call.server.room.running(call.client):
+        job.interrupt()
+    return {}
+
+
+async def _skip(call: Call) -> Any:
+    for job in call.server.room.running(call.client):
+        job.skip()
+
+
+async def _unload(call: Call) -> Any:
+    call.server.room.unload()
+    return {}
+
+
+async def _refresh(call: Call) -> Any:
+    call.server.shelf.refresh()
+
+
+async def _nothing(call: Call) -> Any:
+    return None

@@ -1,0 +1,125 @@
+"""Enlarging pictures, and reading what is written in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sdlite.server.a1111.lists import PIXEL_UPSCALERS
+from sdlite.server.a1111.schema import ExtraBatch, Extras, ExtraSingle
+from sdlite.server.limits import Limits
+from sdlite.server.pictures import from_base64, open_bytes, read_picture, to_base64
+from sdlite.server.problem import Refused, unsupported
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sdlite.server.state import Server
+
+
+def extra_single(server: Server, body: ExtraSingle, format: str) -> dict[str, Any]:
+    """``POST extra-single-image``."""
+    words, picture = enlarged(read_picture(body.image, server.limits), body, server.limits)
+    return {"html_info": f"<p>{words}</p>", "image": to_base64(picture, format)}
+
+
+def extra_batch(server: Server, body: ExtraBatch, format: str) -> dict[str, Any]:
+    """``POST extra-batch-images``."""
+    limits = server.limits
+    if len(body.imageList) > limits.input_images:
+        raise Refused(
+            422,
+            f"{len(body.imageList)} pictures; at most {limits.input_images} are read",
+            "too_many_images",
+        )
+    words, images = "", []
+    for item in body.imageList:
+        # One after the other: a batch takes the memory of one picture.
+        words, picture = enlarged(read_picture(item.data, limits, "an image"), body, limits)
+        images.append(to_base64(picture, format))
+    return {"html_info": f"<p>{words}</p>", "images": images}
+
+
+def enlarged(image: Image, body: Extras, limits: Limits) -> tuple[str, Image]:
+    """What was done, in A1111's words, and the picture.
+
+    As there, the upscaler ``None`` leaves a picture as it is, whatever the size asked for.
+    """
+    if body.gfpgan_visibility > 0:
+        raise unsupported("gfpgan_visibility above 0")
+    if body.codeformer_visibility > 0:
+        raise unsupported("codeformer_visibility above 0")
+    first = _upscaler(body.upscaler_1)
+    second = _upscaler(body.upscaler_2)
+    if first is None:
+        return "Postprocess upscaler: None", image
+    if body.resize_mode == 0:
+        size = tuple(max(int(side * body.upscaling_resize), 1) for side in image.size)
+        whole = size
+        words = f"Postprocess upscale by: {body.upscaling_resize:g}"
+    else:
+        size = (body.upscaling_resize_w, body.upscaling_resize_h)
+        # With a crop the picture covers the size, else it fits into it.
+        shares = [wanted / side for wanted, side in zip(size, image.size, strict=True)]
+        share = max(shares) if body.upscaling_crop else min(shares)
+        whole = tuple(max(round(side * share), 1) for side in image.size)
+        words = f"Postprocess upscale to: {size[0]}x{size[1]}"
+    if whole[0] * whole[1] > limits.input_pixels or size[0] * size[1] > limits.input_pixels:
+        raise Refused(
+            422,
+            f"a picture of {whole[0]}x{whole[1]}; at most {limits.input_pixels} pixels are made",
+            "too_many_pixels",
+        )
+    done = _resized(image, whole, first)
+    words += f", Postprocess upscaler: {first}"
+    if second is not None and body.extras_upscaler_2_visibility > 0:
+        from PIL import Image as Images
+
+        other = _resized(image, whole, second)
+        done = Images.blend(done, other, body.extras_upscaler_2_visibility)
+        words += f", Postprocess upscaler 2: {second}"
+    if body.resize_mode == 1 and body.upscaling_crop and whole != size:
+        left, top = ((a - b) // 2 for a, b in zip(whole, size, strict=True))
+        done = done.crop((left, top, left + size[0], top + size[1]))
+        words += ", Postprocess crop to: True"
+    return words, done
+
+
+def _upscaler(name: str) -> str | None:
+    """An upscaler's spelling; None for none."""
+    for known in PIXEL_UPSCALERS:
+        if known.casefold() == name.strip().casefold():
+            return None if known == "None" else known
+    raise Refused(
+        404, f"Upscaler {name[:80]!r} not found; known: {', '.join(PIXEL_UPSCALERS)}", "not_found"
+    )
+
+
+def _resized(image: Image, size: tuple[int, ...], name: str) -> Image:
+    from sdlite.edit.upscale import UPSCALERS
+
+    return image.resize((size[0], size[1]), UPSCALERS[name].pixels)
+
+
+def png_info(server: Server, text: str) -> dict[str, Any]:
+    """``POST png-info``: what is written in a picture."""
+    from sdlite.metadata import EXIF_IFD, USER_COMMENT, decode_comment, parse
+
+    image = open_bytes(from_base64(text, server.limits), server.limits)
+    items = {
+        name: value
+        for name, value in image.info.items()
+        if isinstance(name, str) and isinstance(value, str)
+    }
+    written = items.pop("parameters", None)
+    if written is None:
+        comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT)
+        written = decode_comment(comment) if isinstance(comment, str | bytes) else None
+    if written is None:
+        return {"info": "", "items": items, "parameters": {}}
+    read = parse(written)
+    parameters = {
+        "Prompt": read.prompt,
+        "Negative prompt": read.negative_prompt,
+        **read.fields,
+    }
+    return {"info": written, "items": items, "parameters": parameters}

@@ -1,0 +1,97 @@
+"""The server as an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from sdlite import __version__
+from sdlite.server.a1111 import api as a1111_api
+from sdlite.server.call import Call, Endpoint, Shape, error_response, handler, plain_shape
+from sdlite.server.guard import Guard
+from sdlite.server.metrics import CONTENT_TYPE
+from sdlite.server.openapi import document
+from sdlite.server.problem import Refused
+from sdlite.server.state import Server
+
+
+def make_app(server: Server) -> ASGIApp:
+    """The application; its lifespan starts and stops the engine room."""
+    groups: list[tuple[str, Shape, list[Endpoint]]] = [
+        ("a1111", a1111_api.shape, a1111_api.Api(server).endpoints()),
+        ("server", plain_shape, _own(server)),
+    ]
+    described = document([(tag, endpoints) for tag, _, endpoints in groups])
+
+    async def openapi(call: Call) -> Any:
+        return described
+
+    about = Endpoint("GET", "/openapi.json", openapi, "This description.")
+    groups.append(("server", plain_shape, [about]))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        server.room.start()
+        try:
+            yield
+        finally:
+            server.stop()
+
+    routes = [
+        Route(endpoint.path, handler(server, endpoint, shape), methods=[endpoint.method])
+        for _, shape, endpoints in groups
+        for endpoint in endpoints
+    ]
+    open_paths = frozenset(
+        endpoint.path for _, _, endpoints in groups for endpoint in endpoints if endpoint.open
+    )
+
+    async def lost(request: Request, error: Exception) -> JSONResponse:
+        status = getattr(error, "status_code", 404)
+        word = "Method Not Allowed" if status == 405 else "Not Found"
+        headers = getattr(error, "headers", None)
+        refused = Refused(status, word, "not_found", headers)
+        return error_response(refused, shape_of(request.url.path))
+
+    app: ASGIApp = Starlette(
+        routes=routes, lifespan=lifespan, exception_handlers={404: lost, 405: lost}
+    )
+    access = server.setup.access
+    if access.origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=sorted(access.origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key"],
+        )
+
+    def refuse(path: str, error: Refused) -> JSONResponse:
+        return error_response(error, shape_of(path))
+
+    return Guard(app, access, server.limits, open_paths, refuse, server.metrics.answer)
+
+
+def shape_of(path: str) -> Shape:
+    """How errors are written under a path."""
+    return a1111_api.shape if path.startswith(a1111_api.PREFIX) else plain_shape
+
+
+def _own(server: Server) -> list[Endpoint]:
+    async def health(call: Call) -> Any:
+        return {"status": "ok", "version": __version__}
+
+    async def metrics(call: Call) -> Any:
+        return PlainTextResponse(server.metrics.text(server.room), media_type=CONTENT_TYPE)
+
+    return [
+        Endpoint("GET", "/healthz", health, "Whether the server runs.", open=True),
+        Endpoint("GET", "/metrics", metrics, "Counters in Prometheus' text format."),
+    ]

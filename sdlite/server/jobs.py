@@ -1,0 +1,139 @@
+"""A job: pictures somebody asked for, from its place in the queue to the last of them."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sdlite.types import Float32, Request, Result
+
+QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
+STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for."""
+
+    model: str
+    """Name of a model."""
+    requests: tuple[Request, ...]
+    """Completed; carried out one after the other."""
+    client: str
+    """Who asks: jobs of one client share a turn."""
+    source: str = "native"
+    """Which API it came by."""
+    work: float = 0.0
+    """How much it is, in pixels times steps; see ``work_of``."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is; replaced as a whole, so it may be read from any thread."""
+
+    number: int = 0
+    """Which of its requests is being carried out, from 0."""
+    step: int = 0
+    """Steps of that which are done."""
+    steps: int = 0
+    """Steps it has."""
+    latents: Float32 | None = None
+    """What the model takes the first picture for, ``(channels, height, width)``."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A job in the engine room.
+
+    The fields are written by the room; ``cancel`` and ``stop`` may be set by anybody.
+    """
+
+    order: Order
+    """What is asked for."""
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Unguessable name."""
+    state: str = QUEUED
+    """One of ``STATES``."""
+    created: float = field(default_factory=time.time)
+    """Seconds since the epoch."""
+    started: float | None = None
+    """``time.monotonic()`` when it began to run."""
+    ended: float | None = None
+    """``time.monotonic()`` when it ended."""
+    progress: Progress = field(default_factory=Progress)
+    """How far it is."""
+    results: list[Result] = field(default_factory=list)
+    """What is finished."""
+    error: BaseException | None = None
+    """Why it failed."""
+    cancel: threading.Event = field(default_factory=threading.Event)
+    """Set, it ends after the step it is in, and nothing of the present picture is kept."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set, the present request ends after the step it is in and its pictures are kept as they are;
+    what becomes of the others is said by ``interrupted``."""
+    interrupted: bool = False
+    """No further request is begun."""
+    skipped: bool = False
+    """Some request was ended early."""
+    listeners: list[Callable[[], None]] = field(default_factory=list)
+    """Called, from any thread, after every change."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.state in (DONE, FAILED, CANCELLED)
+
+    @property
+    def share(self) -> float:
+        """How much is done, 0 to 1."""
+        if self.state == DONE:
+            return 1.0
+        count = len(self.order.requests)
+        now = self.progress
+        within = min(now.step / now.steps, 1.0) if now.steps else 0.0
+        return min((now.number + within) / count, 1.0)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running, or ran."""
+        if self.started is None:
+            return 0.0
+        return (time.monotonic() if self.ended is None else self.ended) - self.started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate from what is done; None when nothing is yet."""
+        share = self.share
+        return None if share <= 0.0 else self.seconds / share - self.seconds
+
+    def tell(self) -> None:
+        """Call the listeners."""
+        for listener in tuple(self.listeners):
+            listener()
+
+    def interrupt(self) -> None:
+        """End early and keep what there is."""
+        self.interrupted = True
+        self.stop.set()
+
+    def skip(self) -> None:
+        """End the present request early, keep what there is of it, and go on to the next."""
+        self.skipped = True
+        self.stop.set()
+
+
+def work_of(request: Request) -> float:
+    """Pixels times steps of a completed request, all its pictures and both passes."""
+    pixels = (request.width or 0) * (request.height or 0)
+    work = float(pixels * (request.steps or 1))
+    if request.hires is not None:
+        second = (request.hires.width or 0) * (request.hires.height or 0)
+        work += second * (request.hires.steps or request.steps or 1)
+    if request.edit is not None:
+        work *= max(request.edit.strength, 1 / (request.steps or 1))
+    return work * request.images

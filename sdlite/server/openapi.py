@@ -1,0 +1,75 @@
+"""The published description of every route, made of what bodies are checked against."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from sdlite import __version__
+from sdlite.server.call import Endpoint
+
+_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
+
+
+def document(groups: Sequence[tuple[str, Sequence[Endpoint]]]) -> dict[str, Any]:
+    """OpenAPI 3.1.
+
+    Args:
+        groups: a tag and the routes under it.
+    """
+    endpoints = [endpoint for _, group in groups for endpoint in group]
+    bodies: dict[type[BaseModel], None] = {}
+    for endpoint in endpoints:
+        for model in (endpoint.body, endpoint.form):
+            if model is not None:
+                bodies[model] = None
+    schemas, definitions = models_json_schema(
+        [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for tag, group in groups:
+        for endpoint in group:
+            place = paths.setdefault(_PARAMETER.sub(r"{\1}", endpoint.path), {})
+            place[endpoint.method.lower()] = _operation(tag, endpoint, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "sdlite", "version": __version__},
+        "paths": paths,
+        "components": {
+            "schemas": definitions.get("$defs", {}),
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "user": {"type": "http", "scheme": "basic"},
+            },
+        },
+        "security": [{}, {"key": []}, {"user": []}],
+    }
+
+
+def _operation(tag: str, endpoint: Endpoint, schemas: Any) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "tags": [tag],
+        "summary": endpoint.summary,
+        "responses": {
+            "200": {"description": "Done."},
+            "default": {"description": "An error, as this API writes them."},
+        },
+    }
+    names = _PARAMETER.findall(endpoint.path)
+    if names:
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in names
+        ]
+    content = {}
+    if endpoint.body is not None:
+        content["application/json"] = {"schema": schemas[(endpoint.body, "validation")]}
+    if endpoint.form is not None:
+        content["multipart/form-data"] = {"schema": schemas[(endpoint.form, "validation")]}
+    if content:
+        operation["requestBody"] = {"content": content, "required": True}
+    return operation

@@ -1,0 +1,96 @@
+"""Pictures in requests and answers: base64, checked before anything is unpacked."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import warnings
+from typing import TYPE_CHECKING
+
+from sdlite.errors import RequestError
+from sdlite.server.limits import Limits
+from sdlite.server.problem import Refused
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+"""What is read; Pillow knows more, some of which starts other programs."""
+MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+
+
+def from_base64(text: str, limits: Limits, name: str = "the image") -> bytes:
+    """The bytes of base64, bare or in a ``data:`` URL."""
+    if text[:8].lower().startswith(("http://", "https://", "file:", "ftp://")):
+        raise Refused(
+            422, f"{name} is a URL; send the picture itself, URLs are not fetched", "url_refused"
+        )
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise Refused(422, f"{name} is a data URL without base64", "invalid_image")
+    # Four letters are three bytes: what is too long is refused before it is unpacked.
+    if len(text) > limits.body_bytes * 4 // 3 + 4:
+        raise Refused(413, f"{name} is longer than a body may be", "body_too_large")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refused(422, f"{name} is not valid base64: {error}", "invalid_image") from error
+
+
+def open_bytes(data: bytes, limits: Limits, name: str = "the image") -> Image:
+    """A picture as Pillow sees it, all of it read, nothing converted.
+
+    Raises ``Refused`` for what is no picture, damaged or too large; the header tells before pixels
+    are unpacked.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if image.width * image.height > limits.input_pixels:
+                raise Refused(
+                    422,
+                    f"{name} has {image.width}x{image.height} pixels; "
+                    f"at most {limits.input_pixels} are read",
+                    "image_too_large",
+                )
+            image.load()
+            return image
+    except UnidentifiedImageError as error:
+        known = ", ".join(FORMATS)
+        raise Refused(
+            422, f"{name} is no picture of a known format: {known}", "invalid_image"
+        ) from (error)
+    except Image.DecompressionBombError as error:
+        raise Refused(422, f"{name} has too many pixels", "image_too_large") from error
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:
+        raise Refused(422, f"{name} is a damaged picture: {error}", "invalid_image") from error
+
+
+def read_picture(text: str, limits: Limits, name: str = "the image") -> Image:
+    """Base64 to an upright RGB or RGBA picture."""
+    return upright_of(from_base64(text, limits, name), limits, name)
+
+
+def upright_of(data: bytes, limits: Limits, name: str = "the image") -> Image:
+    """The bytes of a file to an upright RGB or RGBA picture."""
+    from sdlite.image.source import upright
+
+    image = open_bytes(data, limits, name)
+    try:
+        return upright(image, name)
+    except RequestError:
+        raise
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError) as error:
+        raise Refused(422, f"{name} is a damaged picture: {error}", "invalid_image") from error
+
+
+def to_base64(image: Image, format: str = "png", infotext: str | None = None) -> str:
+    """A picture as the base64 of a file, with its parameters when ``infotext`` is given."""
+    from sdlite.output import encode
+
+    return base64.b64encode(encode(image, format, infotext)).decode("ascii")

@@ -1,0 +1,265 @@
+"""The engine room: takes jobs from the line, one at a time for each device, and draws."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from sdlite.errors import Cancelled, RequestError, SdliteError
+from sdlite.server.jobs import CANCELLED, DONE, FAILED, RUNNING, Job, Order, Progress
+from sdlite.server.keeper import Keeper, Open
+from sdlite.server.limits import Limits
+from sdlite.server.line import Line
+from sdlite.server.problem import QueueFull, TimeUp
+
+if TYPE_CHECKING:
+    from sdlite.types import Step
+
+log = logging.getLogger("sdlite.server")
+
+FIRST_GUESS = 30.0
+"""Seconds a job is taken for as long as none has been finished."""
+LEARNING = 0.3
+"""Weight of the newest job in the estimate of speed."""
+
+
+class EngineRoom:
+    """Threads that draw, one a device.
+
+    Args:
+        devices: for each device what opens a model on it.
+        limits: how many may wait and how long a job may run.
+        keep_seconds: how long an idle model stays open; below 0 for ever.
+        finished: called with every job that ended and its final state, before anybody is told.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[Open],
+        limits: Limits,
+        keep_seconds: float = 300.0,
+        finished: Callable[[Job, str], None] = lambda job, state: None,
+    ) -> None:
+        self._limits = limits
+        self._finished = finished
+        self._line = Line()
+        self._running: list[Job] = []
+        self._pace: OrderedDict[str, float] = OrderedDict()
+        self._changed = threading.Condition()
+        self._closing = False
+        self.keepers = tuple(Keeper(opener, keep_seconds) for opener in devices)
+        self._threads = [
+            threading.Thread(
+                target=self._work, args=(keeper,), name=f"sdlite-engine-{number}", daemon=True
+            )
+            for number, keeper in enumerate(self.keepers)
+        ]
+        self._unload: set[Keeper] = set()
+
+    def start(self) -> None:
+        """Begin to take jobs."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self, timeout: float = 60.0) -> None:
+        """Cancel everything, wait for the threads, close the models."""
+        self.cancel_all()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout)
+
+    def submit(self, order: Order) -> Job:
+        """Let an order wait for its turn; raises ``QueueFull``."""
+        with self._changed:
+            limits = self._limits
+            if self._closing:
+                raise QueueFull("the server is shutting down", 10)
+            if len(self._line) >= limits.queue:
+                raise QueueFull(
+                    f"the queue is full: {limits.queue} jobs wait; try again later",
+                    self._retry_after(),
+                )
+            if self._line.of_client(order.client) >= limits.queue_of_client:
+                raise QueueFull(
+                    f"{limits.queue_of_client} jobs of yours wait already; try again later",
+                    self._retry_after(),
+                )
+            job = Job(order)
+            self._line.add(job)
+            self._changed.notify_all()
+            return job
+
+    def cancel(self, job: Job) -> None:
+        """Take a job out of the line, or end it after the step it is in."""
+        with self._changed:
+            job.cancel.set()
+            waiting = self._line.remove(job)
+        if waiting:
+            self._end(job, CANCELLED)
+
+    def cancel_all(self) -> None:
+        """Cancel what waits and what runs."""
+        with self._changed:
+            jobs = [*self._line, *self._running]
+        for job in jobs:
+            self.cancel(job)
+
+    def unload(self) -> None:
+        """Close the models as soon as they are idle."""
+        with self._changed:
+            self._unload.update(self.keepers)
+            self._changed.notify_all()
+
+    def waiting(self) -> tuple[Job, ...]:
+        """Jobs in the line, next one first."""
+        with self._changed:
+            return tuple(self._line)
+
+    def running(self, client: str | None = None) -> tuple[Job, ...]:
+        """Jobs being carried out, of one client or of all."""
+        with self._changed:
+            return tuple(job for job in self._running if client in (None, job.order.client))
+
+    def position(self, job: Job) -> int | None:
+        """Jobs that wait before this one; None when it does not wait."""
+        for number, other in enumerate(self.waiting()):
+            if other is job:
+                return number
+        return None
+
+    def expected(self, order: Order) -> float:
+        """Seconds an order should take, from how fast its model was so far."""
+        pace = self._pace.get(order.model)
+        return FIRST_GUESS if pace is None else pace * order.work
+
+    def seconds_before(self, job: Job) -> float:
+        """Seconds until a waiting job should begin."""
+        with self._changed:
+            total = sum(self._left(other) for other in self._running)
+            for other in self._line:
+                if other is job:
+                    break
+                total += self.expected(other.order)
+        return total / max(len(self.keepers), 1)
+
+    def _left(self, job: Job) -> float:
+        known = job.seconds_left
+        return max(self.expected(job.order) - job.seconds, 0.0) if known is None else known
+
+    def _retry_after(self) -> int:
+        """Whole seconds after which one job should have left the line."""
+        left = [self._left(job) for job in self._running]
+        return min(max(math.ceil(min(left, default=1.0)), 1), 600)
+
+    def _next(self, keeper: Keeper) -> Job | None:
+        """The next job; None when the model should be closed or the room is."""
+        with self._changed:
+            end = keeper.patience()
+            deadline = None if end is None else time.monotonic() + end
+            while not self._closing and keeper not in self._unload:
+                job = self._line.take()
+                if job is not None:
+                    self._running.append(job)
+                    return job
+                rest = None if deadline is None else deadline - time.monotonic()
+                if rest is not None and rest <= 0:
+                    return None
+                self._changed.wait(rest)
+            self._unload.discard(keeper)
+            return None
+
+    def _work(self, keeper: Keeper) -> None:
+        while True:
+            job = self._next(keeper)
+            if job is None:
+                keeper.close()
+                if self._closing:
+                    return
+                continue
+            try:
+                self._carry_out(job, keeper)
+                state = CANCELLED if job.cancel.is_set() else DONE
+            except Cancelled:
+                state = CANCELLED
+            except BaseException as error:
+                job.error, state = error, FAILED
+                if not isinstance(error, SdliteError):
+                    log.exception("a job failed unexpectedly", extra={"data": {"job": job.id}})
+                if not isinstance(error, RequestError):
+                    # Whatever state the engine is in: the next job begins with a fresh one.
+                    keeper.close()
+            keeper.rest()
+            self._end(job, state)
+            del job
+
+    def _carry_out(self, job: Job, keeper: Keeper) -> None:
+        job.started = time.monotonic()
+        job.state = RUNNING
+        job.tell()
+        pipe = keeper.get(job.order.model)
+        drawing = time.monotonic()
+        deadline = drawing + self._limits.job_seconds
+        for number, request in enumerate(job.order.requests):
+            if job.cancel.is_set():
+                raise Cancelled("stopped as asked")
+            # In this order: who interrupts sets them the other way round.
+            job.stop.clear()
+            if job.interrupted:
+                break
+            job.progress = Progress(number=number)
+
+            def on_step(step: Step, number: int = number) -> None:
+                job.progress = Progress(number, step.index + 1, step.total, step.x0[0])
+                job.tell()
+                if time.monotonic() > deadline:
+                    raise TimeUp(
+                        f"the job took longer than {self._limits.job_seconds:g} seconds; "
+                        "ask for fewer steps or a smaller picture"
+                    )
+
+            result = pipe.generate(request, on_step=on_step, cancel=job.cancel, stop=job.stop)
+            job.results.append(result)
+        if not job.interrupted and not job.skipped and job.order.work:
+            self._learn(job.order, time.monotonic() - drawing)
+
+    def _learn(self, order: Order, seconds: float) -> None:
+        pace = seconds / order.work
+        with self._changed:
+            before = self._pace.get(order.model, pace)
+            self._pace[order.model] = before + LEARNING * (pace - before)
+
+    def _end(self, job: Job, state: str) -> None:
+        with self._changed:
+            if job in self._running:
+                self._running.remove(job)
+        job.ended = time.monotonic()
+        job.progress = Progress(job.progress.number, job.progress.step, job.progress.steps, None)
+        try:
+            self._finished(job, state)
+        except Exception:
+            log.exception("noting a finished job failed", extra={"data": {"job": job.id}})
+        log.info(
+            "job ended",
+            extra={
+                "data": {
+                    "job": job.id,
+                    "state": state,
+                    "source": job.order.source,
+                    "model": job.order.model,
+                    "pictures": sum(len(result.images) for result in job.results),
+                    "seconds": round(job.seconds, 3),
+                    "error": type(job.error).__name__ if job.error else None,
+                }
+            },
+        )
+        job.state = state
+        job.tell()
+        job.listeners.clear()

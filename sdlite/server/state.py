@@ -1,0 +1,140 @@
+"""The server as its APIs see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdlite.server.guard import Access
+from sdlite.server.jobs import Job, Order, work_of
+from sdlite.server.limits import Limits, check_images, check_request
+from sdlite.server.metrics import Metrics
+from sdlite.server.room import EngineRoom
+from sdlite.server.shelf import Shelf
+
+if TYPE_CHECKING:
+    from sdlite.pipeline import Pipeline
+    from sdlite.types import Request
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a server is to be; what ``sdlite serve`` was told."""
+
+    model: str = "shapes"
+    """The model for requests that name none."""
+    folders: tuple[Path, ...] = ()
+    """Folders with models beside the user's own."""
+    limits: Limits = field(default_factory=Limits)
+    """What requests may ask for."""
+    access: Access = field(default_factory=Access)
+    """Who may ask."""
+    keep_alive: float = 300.0
+    """Seconds an idle model stays open; below 0 for ever."""
+    threads: int | None = None
+    """Compute threads; None is one a physical core."""
+    precision: str | None = None
+    """Precision to compute in; None leaves it to the engine."""
+    max_memory: int | None = None
+    """Most bytes of memory a picture may take."""
+    memory_mode: str = "auto"
+    """How weights are held."""
+    runtime: str | None = None
+    """Engine; None is the first that can be used."""
+    devices: tuple[str | None, ...] = (None,)
+    """Devices that draw, one job each at a time; None is the engine's first."""
+    styles: Path | None = None
+    """CSV file of styles; None is ``styles.csv`` beside the settings."""
+    output: Path | None = None
+    """Folder for pictures a client wants to be saved; None saves none."""
+    metadata: bool = True
+    """Whether pictures carry their parameters."""
+
+
+class Server:
+    """Models, engine room, settings: everything the APIs share.
+
+    Args:
+        setup: how it is to be.
+        finished: called with every job that ended, after it was counted.
+    """
+
+    def __init__(
+        self, setup: Setup | None = None, finished: Callable[[Job, str], None] | None = None
+    ) -> None:
+        self.setup = setup or Setup()
+        self.limits = self.setup.limits
+        self.metrics = Metrics()
+        self.shelf = Shelf(self.setup.folders, self.setup.model)
+
+        def ended(job: Job, state: str) -> None:
+            self.metrics.job(job, state)
+            if finished is not None:
+                finished(job, state)
+
+        self.room = EngineRoom(
+            [self._opener(device) for device in self.setup.devices],
+            self.limits,
+            self.setup.keep_alive,
+            ended,
+        )
+
+    def _opener(self, device: str | None) -> Callable[[str], Pipeline]:
+        def open_model(name: str) -> Pipeline:
+            from sdlite.api import load
+
+            setup = self.setup
+            return load(
+                self.shelf.find(name).path,
+                threads=setup.threads,
+                precision=setup.precision,
+                max_memory=setup.max_memory,
+                memory_mode=setup.memory_mode,
+                runtime=setup.runtime,
+                device=device,
+            )
+
+        return open_model
+
+    @property
+    def styles_file(self) -> Path:
+        """Where styles are."""
+        if self.setup.styles is not None:
+            return self.setup.styles
+        from sdlite.home import folders
+
+        return folders().settings.parent / "styles.csv"
+
+    def order(
+        self, model: str | None, requests: Sequence[Request], client: str, source: str
+    ) -> Order:
+        """Requests completed and checked, so that what cannot be drawn is refused at once.
+
+        Reads files and works on pictures: call it in a thread.
+
+        Raises:
+            RequestError: a request cannot be carried out as written.
+            Refused: it is beyond the limits.
+        """
+        from sdlite.request import complete, draw_seed
+
+        chosen = self.shelf.find(model)
+        manifest = self.shelf.manifest(chosen)
+        check_images(sum(request.images for request in requests), self.limits)
+        full = []
+        seed = requests[0].seed if requests[0].seed != -1 else draw_seed()
+        for request in requests:
+            if request.seed == -1:
+                request = replace(request, seed=seed % 2**64)
+            # Each further request goes on counting where the one before stopped.
+            seed = request.seed + request.images
+            done = complete(request, manifest)
+            check_request(done, self.limits)
+            full.append(done)
+        return Order(chosen.name, tuple(full), client, source, sum(map(work_of, full)))
+
+    def stop(self) -> None:
+        """Cancel everything and close; may be called twice."""
+        self.room.close()

@@ -1,0 +1,59 @@
+"""A server over the fake engine, with a client that speaks to it without a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sdlite_runtimes.null import NullRuntime
+from sdlite_runtimes.nullpackage import write_null_package
+
+from sdlite import registry
+
+Serve = Callable[..., Any]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own, with the models ``tiny`` and ``other``."""
+    for name in list(os.environ):
+        if name.startswith("SDLITE_"):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    write_null_package(home / "models" / "tiny")
+    write_null_package(home / "models" / "other", size=32)
+    monkeypatch.setenv("SDLITE_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def serve(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Start a server: ``serve(engine_options, **setup)``; ``client.server`` is what is behind."""
+    from starlette.testclient import TestClient
+
+    from sdlite.server.app import make_app
+    from sdlite.server.state import Server, Setup
+
+    clients: list[TestClient] = []
+
+    def start(engine: dict[str, str] | None = None, **setup: Any) -> TestClient:
+        monkeypatch.setitem(registry._runtimes, "null", NullRuntime(engine or {}))
+        server = Server(Setup(**{"model": "tiny", "runtime": "null", **setup}))
+        client = TestClient(make_app(server), base_url="http://localhost")
+        client.server = server
+        client.__enter__()
+        clients.append(client)
+        return client
+
+    yield start
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(serve: Serve) -> Any:
+    """A server as it is without any option."""
+    return serve()

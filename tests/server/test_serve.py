@@ -1,0 +1,149 @@
+"""``sdlite serve`` as a process: it starts, answers, notices who goes away, and ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("starlette", reason="the extra [server] is not installed")
+pytest.importorskip("uvicorn", reason="the extra [server] is not installed")
+
+from sdlite.cli import main
+from sdlite.cli.serve import is_loopback, users
+from sdlite.errors import RequestError
+from tests.server.helpers import until
+
+PROGRAM = """
+import sys
+from sdlite import registry
+from sdlite.cli import main
+from sdlite_runtimes.null import NullRuntime
+registry._runtimes["null"] = NullRuntime({"component": "unet", "delay": sys.argv.pop(1)})
+main()
+"""
+
+
+class Running:
+    """A server in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        assert process.stdout is not None
+        self.url = process.stdout.readline().removeprefix("sdlite serves ").strip()
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            return json.load(answer)
+
+
+@pytest.fixture
+def start(place: Path) -> Iterator[Callable[..., Running]]:
+    running: list[Running] = []
+
+    def run(*options: str, delay: float = 0.0) -> Running:
+        command = [sys.executable, "-W", "error", "-c", PROGRAM, str(delay), "serve", "--port", "0"]
+        command += ["--model", "tiny", "--runtime", "null", *options]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        running.append(Running(process))
+        return running[-1]
+
+    yield run
+    for server in running:
+        server.process.kill()
+        server.process.communicate()
+
+
+def ask(server: Running, body: dict[str, Any]) -> socket.socket:
+    """Send a request and leave the answer unread."""
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    data = json.dumps(body).encode()
+    head = f"POST /sdapi/v1/txt2img HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(data)}\r\n\r\n"
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection.sendall(head.encode() + data)
+    return connection
+
+
+LONG = {"prompt": "secret words", "steps": 150, "cfg_scale": 1}
+
+
+def test_listens_on_this_machine_only(start: Callable[..., Running]) -> None:
+    server = start()
+    assert server.url.startswith("http://127.0.0.1:")
+    assert server.get("/healthz")["status"] == "ok"
+
+
+def test_who_goes_away_frees_the_place(start: Callable[..., Running]) -> None:
+    server = start(delay=0.05)
+    first, second = ask(server, LONG), ask(server, LONG)
+
+    def count(name: str) -> int:
+        with urllib.request.urlopen(server.url + "/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        return int(next(line for line in lines if line.startswith(name)).split()[-1])
+
+    until(lambda: count("sdlite_jobs_running") == 1 and count("sdlite_jobs_waiting") == 1)
+    second.close()
+    until(lambda: count("sdlite_jobs_waiting") == 0)
+    first.close()
+    until(lambda: count("sdlite_jobs_running") == 0)
+    assert count('sdlite_jobs_total{state="cancelled"}') == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals for processes")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_ends_when_asked_to(start: Callable[..., Running], name: str) -> None:
+    server = start(delay=0.05)
+    with ask(server, LONG) as connection:
+        until(lambda: server.get("/sdapi/v1/progress")["progress"] > 0)
+        server.process.send_signal(getattr(signal, name))
+        answer = connection.recv(1000)
+    assert b" 409 " in answer.splitlines()[0]
+    output, errors = server.process.communicate(timeout=30)
+    assert output == "" and "Traceback" not in errors and "secret" not in errors
+    assert server.process.returncode in (0, 130, -getattr(signal, name))
+
+
+def refusal(*words: str) -> str:
+    result = CliRunner().invoke(main, ["serve", *words])
+    assert result.exit_code in (1, 2) and result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_bad_options(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDLITE_MODEL", "tiny")
+    assert "can be reached by other machines" in refusal("--host", "0.0.0.0")
+    assert "unknown model 'tyni'" in refusal("--model", "tyni")
+    assert "--api-auth" in refusal("--api-auth", "secret")
+    assert "secret" not in refusal("--api-auth", "secret")
+    assert "--models" in refusal("--models", "/no/such/folder")
+    assert "--port" in refusal("--port", "70000")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "cannot listen" in refusal("--port", str(taken.getsockname()[1]))
+    assert "cannot listen" in refusal("--host", "no.such.host.invalid", "--open")
+
+
+def test_a_missing_extra_is_named(place: Path) -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; from sdlite.cli import main; main()"
+    command = [sys.executable, "-c", code, "serve"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and 'pip install "sdlite[server]"' in done.stderr
+
+
+def test_words_of_options() -> None:
+    assert users("a:b,c:d:e") == (("a", "b"), ("c", "d:e"))
+    with pytest.raises(RequestError):
+        users("a:")
+    assert is_loopback("127.0.0.1") and is_loopback("::1") and is_loopback("localhost")
+    assert not is_loopback("0.0.0.0") and not is_loopback("example.org")
