@@ -20,6 +20,7 @@ ATOL = 0.0078
 FIRST_STEP = 0.05
 ACCEPT = 0.81
 SMALLEST_STEP = 1e-5
+NEAR_END = 1e-5
 
 
 class _Interval:
@@ -165,7 +166,7 @@ def dpm_adaptive(
         noise.seek(resume.noise_position)
         s, h = (float(value) for value in recall(resume.history, "control", 1)[0])
         x, x_low, index = resume.x, recall(resume.history, "low", 1)[0], resume.index
-    while s < t_end - 1e-5:
+    while s < t_end - NEAR_END:
         interval = _Interval(denoise, x, s)
         accepted = False
         while not accepted:
@@ -182,9 +183,8 @@ def dpm_adaptive(
         x, x_low, s = high, low, t
         if up > 0.0:
             x = x + noise(sigma, sigma_next) * (up * s_noise)
-        left = max(t_end - s, 0.0)
         index += 1
-        total = index + (math.ceil(left / h) if left >= 1e-5 else 0)
+        total = index + (math.ceil((t_end - s) / h) if s < t_end - NEAR_END else 0)
         history = {"control_1": np.array([s, h]), "low_1": x_low}
         state = SamplerState(index, x, history, noise.position)
         yield Step(index - 1, total, sigma, x, interval.x0, state)

@@ -220,6 +220,13 @@ SAMPLERS: tuple[SamplerInfo, ...] = (
         timesteps=True,
     ),
     SamplerInfo(
+        "UniPC bh2",
+        ("uni_pc_bh2",),
+        partial(multistep.unipc, second=True),
+        "time_uniform",
+        timesteps=True,
+    ),
+    SamplerInfo(
         "LCM",
         ("k_lcm", "LCMScheduler"),
         onestep.lcm,
@@ -240,7 +247,8 @@ SAMPLERS: tuple[SamplerInfo, ...] = (
         ("DEISMultistep", "DEISMultistepScheduler"),
         multistep.deis,
     ),
-    SamplerInfo("iPNDM", ("IPNDMScheduler",), multistep.ipndm),
+    # Its weights are those of even steps: Uniform's, least even at the ends, upset it.
+    SamplerInfo("iPNDM", ("IPNDMScheduler",), multistep.ipndm, "karras"),
     SamplerInfo("ER-SDE", ("er_sde",), sde.er_sde, "sgm_uniform", stochastic=True),
     SamplerInfo("SA-Solver", ("SASolverScheduler",), sde.sa_solver, stochastic=True),
 )

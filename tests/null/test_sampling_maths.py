@@ -97,6 +97,7 @@ def exact_state(index, sigmas, solution):
         ("iPNDM", 4, 3, {}),
         ("PLMS", 4, 3, {}),
         ("UniPC", 3, 0, {}),
+        ("UniPC bh2", 3, 0, {}),
         ("SA-Solver", 2, 0, {"eta": 0.0}),
         ("DPM fast", 3, 0, {"eta": 0.0}),
     ],

@@ -184,8 +184,8 @@ def test_trajectories_of_diffusers(stored, name, key, options):
     ("name", "key", "options"),
     [
         ("UniPC", "UniPC_low", {}),
-        ("UniPC", "UniPC bh2_low", {"order": 2, "second": True}),
-        ("UniPC", "UniPC bh2_zero", {"order": 2, "second": True}),
+        ("UniPC bh2", "UniPC bh2_low", {"order": 2}),
+        ("UniPC bh2", "UniPC bh2_zero", {"order": 2}),
         ("DEIS", "DEIS_low", {}),
         ("iPNDM", "iPNDM", {}),
     ],
