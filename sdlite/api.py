@@ -13,6 +13,8 @@ from sdlite.home import compiled_folder, find_model
 from sdlite.package import Package
 from sdlite.pipeline import Pipeline
 from sdlite.planner import Budget, Preferences
+from sdlite.weights.vae import COMPONENTS as VAE
+from sdlite.weights.vae import open_vae
 
 
 def load(
@@ -26,6 +28,7 @@ def load(
     runtime: str | None = None,
     device: str | None = None,
     cache_limit: int | None = CACHE_LIMIT,
+    vae: str | Path | None = None,
 ) -> Pipeline:
     """Open a model; close it with ``with`` or ``Pipeline.close``.
 
@@ -42,14 +45,18 @@ def load(
         device: device within the engine, e.g. ``"cpu"``.
         cache_limit: bytes that graphs compiled for this machine may take in the cache folder, least
             recently used ones go first; 0 keeps none, None does not limit them.
+        vae: file or diffusers folder of an autoencoder to use instead of the model's own.
 
     Raises:
         UnknownName: no such model, engine or device.
         PackageError: the package is damaged.
         RuntimeUnavailable: no engine can be used here; says what to install.
+        SourceError: the VAE cannot be read.
+        RequestError: the VAE is not like the model's.
     """
     path = find_model(model)
     package = open_foreign(path) if is_foreign(path) else Package.open(path)
+    other = None if vae is None else open_vae(Path(vae), package)
     return Pipeline(
         package,
         registry.devices(runtime, first=not (is_large(package) or device or precision)),
@@ -62,5 +69,7 @@ def load(
             threads=describe().physical_cores if threads is None else threads,
             cache=None if cache_limit == 0 else compiled_folder(),
             cache_limit=cache_limit,
+            replaced=frozenset() if other is None else frozenset(VAE),
         ),
+        other,
     )

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sdlite.chain import open_chain
 from sdlite.engine import Runtime, Session, TensorSpec, report_of
@@ -72,13 +72,20 @@ class Components:
     Args:
         package: whose graphs.
         runtime: gives the adapter of an engine by name.
+        replaced: by component, what reads the weights that take the place of the package's.
 
     Threads may share one instance: a session in use is never closed under its user, and the same
     placement is opened once.
     """
 
-    def __init__(self, package: Package, runtime: Callable[[str], Runtime]) -> None:
+    def __init__(
+        self,
+        package: Package,
+        runtime: Callable[[str], Runtime],
+        replaced: Mapping[str, Callable[[], Mapping[str, Array]]] | None = None,
+    ) -> None:
         self._package = package
+        self._replaced = replaced or {}
         self._runtime = runtime
         self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
@@ -120,13 +127,15 @@ class Components:
             new = entry is None
             if entry is None:
                 start = time.perf_counter()
-                device = placement.device
+                device, options = placement.device, placement.options
+                if placement.component in self._replaced:
+                    options = replace(options, weights=self._replaced[placement.component]())
                 session = open_chain(
                     self._runtime(device.runtime),
                     placement.artifacts,
                     self._package.root,
                     device,
-                    placement.options,
+                    options,
                 )
                 meter.load_seconds += time.perf_counter() - start
                 entry = _Open(placement, session)

@@ -222,9 +222,8 @@ def _joined(
     request = replace(full, edit=edit, width=canvas.width, height=canvas.height)
     added = [f"{name} {value}" for name, value in vars(margins).items() if value]
     peaks = [result.peak_bytes for result in results if result.peak_bytes is not None]
-    text = infotext(
-        request, full.seed, pipe.package.manifest, __version__, {"Outpaint": ", ".join(added)}
-    )
+    extra = {**pipe.fields, "Outpaint": ", ".join(added)}
+    text = infotext(request, full.seed, pipe.package.manifest, __version__, extra)
     return Result(
         images=(canvas,),
         seeds=(full.seed,),

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,8 @@ from sdlite.text.encoder import Encode, Encoder
 from sdlite.text.labels import encoding_of, guidance_embedding, labels_of
 from sdlite.text.tokenizer import ClipTokenizer
 from sdlite.types import Cond, Float32, Request, SamplerState, Step
+from sdlite.weights.vae import COMPONENTS as VAE
+from sdlite.weights.vae import Vae
 
 
 class Phases:
@@ -67,11 +70,16 @@ class Phases:
 
     Args:
         package: the opened package.
+        vae: an autoencoder instead of the package's.
     """
 
-    def __init__(self, package: Package) -> None:
+    def __init__(self, package: Package, vae: Vae | None = None) -> None:
         self._package = package
-        self._components = Components(package, get_runtime)
+        replaced = {}
+        if vae is not None:
+            for part in (name for name in VAE if name in package.manifest.weights):
+                replaced[part] = partial(vae.weights, package, part)
+        self._components = Components(package, get_runtime, replaced)
         self._levels = NoiseLevels.from_table(package.manifest.noise)
         self._tokenizers = [
             ClipTokenizer.from_package(package, index)

@@ -23,6 +23,7 @@ from sdlite.request import complete, seeds_of, variation_seeds_of
 from sdlite.run import Run
 from sdlite.text.prompt import evaluations
 from sdlite.types import Device, Edit, Float32, Hires, Request, Result, SamplerState, Step
+from sdlite.weights.vae import Vae
 
 OnStep = Callable[[Step], object]
 CANCEL_SECONDS = 0.1
@@ -40,6 +41,7 @@ class Pipeline:
         devices: devices that can be used, best first.
         budget: limits set by the user.
         preferences: choices made by the user.
+        vae: an autoencoder instead of the package's.
     """
 
     def __init__(
@@ -48,13 +50,16 @@ class Pipeline:
         devices: Sequence[Device],
         budget: Budget,
         preferences: Preferences,
+        vae: Vae | None = None,
     ) -> None:
         check(package, devices, preferences)
         self.package = package
+        self.fields: dict[str, str] = {} if vae is None else vae.fields
+        """Further fields of the pictures' parameters."""
         self._devices = tuple(devices)
         self._budget = budget
         self._preferences = preferences
-        self._phases = Phases(package)
+        self._phases = Phases(package, vae)
         # One thread may draw inside its own `on_step`.
         self._turn = threading.RLock()
 
@@ -207,7 +212,9 @@ class Pipeline:
                 peak_bytes=run.recorder.peak_bytes,
                 notes=(*run.notes, *run.recorder.notes),
                 infotexts=tuple(
-                    infotext(request, seed, manifest, __version__, variation_seed=variation)
+                    infotext(
+                        request, seed, manifest, __version__, self.fields, variation_seed=variation
+                    )
                     for seed, variation in zip_longest(seeds, variations)
                 ),
                 variation_seeds=variations,

@@ -76,6 +76,8 @@ class Preferences:
     """Folder for compiled graphs; None keeps none."""
     cache_limit: int | None = None
     """Most bytes that folder may take; None does not limit it."""
+    replaced: frozenset[str] = frozenset()
+    """Components whose weights come from elsewhere and are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -346,6 +348,8 @@ def _place(
     private, mapped = component_bytes(
         package, artifacts, device.runtime, mode, precision, shape.width * shape.height, batch
     )
+    if component in preferences.replaced:
+        private += package.weight_file(component).file.size
     return Placement(component, artifacts, device, options, private, mapped)
 
 

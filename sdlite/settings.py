@@ -217,6 +217,7 @@ OPTIONS = {
         Option("threads", whole(1, 1024), None, "compute threads"),
         Option("precision", choice(COMPUTE_PRECISIONS), None, "what to compute in"),
         Option("max-memory", memory, None, "most memory to take, like 1.5G"),
+        Option("vae", text_value, None, "another autoencoder than the model's"),
         Option("max-vram", memory, None, "most memory of a GPU to take"),
         Option("memory-mode", choice(MEMORY_MODES), "auto", "how weights are held"),
         Option("runtime", text_value, None, "engine"),

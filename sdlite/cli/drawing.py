@@ -234,6 +234,7 @@ class Drawing:
                     runtime=chosen["runtime"],
                     device=chosen["device"],
                     cache_limit=chosen["cache_limit"],
+                    vae=chosen["vae"],
                 )
             )
             manifest = pipe.package.manifest

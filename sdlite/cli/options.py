@@ -199,6 +199,11 @@ _PICTURES = (
 )
 """What is drawn."""
 _RUNNING = (
+    setting(
+        "vae",
+        metavar="FILE",
+        help="Another autoencoder than the model's own: a file, or a diffusers folder of one.",
+    ),
     setting("threads", "-t", metavar="N", help="Compute threads. Default: one a physical core."),
     setting(
         "precision",

@@ -28,6 +28,7 @@ KEPT = (
     "precision",
     "max_memory",
     "max_vram",
+    "vae",
     "memory_mode",
     "runtime",
     "device",

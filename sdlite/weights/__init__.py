@@ -1,0 +1,1 @@
+"""Weights that take the place of a package's own."""
