@@ -211,6 +211,10 @@ class Phases:
             if task == "inpaint":
                 size = (chosen.shape.width, chosen.shape.height)
                 channels = inpainting_channels(canvas, size, encoder, latent.scale, latent.factor)
+                if request.edit is not None and request.edit.rules == "diffusers":
+                    # There only the channels know the mask, and at full strength the picture.
+                    whole = request.edit.strength == 1
+                    start = Start(stage.first) if whole else replace(start, mask=None)
                 start = replace(start, channels=channels)
             elif task == "edit" and canvas is not None and request.edit is not None:
                 channels = picture_channels(canvas, encoder)

@@ -74,6 +74,11 @@ _EDITING = (
         metavar="NAME",
         help="Whose rules strength follows: a1111 (the default) or diffusers.",
     ),
+    click.option(
+        "--image-guidance",
+        metavar="SCALE",
+        help="For instruct-pix2pix: how closely to follow IMAGE, 0 to 100. Default: 1.5.",
+    ),
 )
 NAMES = (
     "strength",
@@ -87,6 +92,7 @@ NAMES = (
     "resize",
     "paste",
     "rules",
+    "image_guidance",
 )
 
 
@@ -115,6 +121,7 @@ def read_edit(image: str, given: dict[str, Any]) -> Edit:
         ("strength", real(0, 1)),
         ("mask_blur", real(0, 256)),
         ("padding", whole(0, 4096)),
+        ("image_guidance", real(0, 100)),
     ):
         if name in parsed:
             parsed[name] = parse(f"--{name.replace('_', '-')}", parsed[name])

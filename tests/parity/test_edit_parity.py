@@ -9,6 +9,8 @@ does. For samplers without fresh noise that is the same.
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
 )
+from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_inpaint as inpainting
 from PIL import Image, ImageDraw
 from sdlite_export.export import export_package
 
@@ -27,6 +30,7 @@ import sdlite
 from sdlite.edit.upscale import scale_latents
 from sdlite.sampling import sigmas_for
 from sdlite.types import Edit, Hires
+from tests.families import FAMILIES
 from tests.parity.test_sampler_parity import (
     BETAS,
     GUIDANCE,
@@ -36,6 +40,7 @@ from tests.parity.test_sampler_parity import (
     SEED,
     STEPS,
 )
+from tests.tiny import make_tiny_checkpoint
 
 PROMPT = "a green star on a blue background"
 
@@ -146,6 +151,36 @@ def test_inpainting_with_any_model(ours, theirs, image, mask, tmp_path, name, st
     )
     edit = Edit(image, mask=mask, strength=strength, mask_blur=0, rules="diffusers", paste=False)
     check(reference, draw(ours, edit, name), tmp_path)
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_inpainting_models(theirs, image, mask, tmp_path, strength):
+    """A tiny random model with a U-Net of nine channels; the pictures are the same noise."""
+    source = make_tiny_checkpoint(tmp_path / "source", FAMILIES["inpaint"])
+    export_package(source, tmp_path / "package", precision="fp32")
+    pipe = StableDiffusionInpaintPipeline.from_pretrained(source, torch_dtype=torch.float32)
+    # The picture is drawn from the encoder's distribution, the masked picture is its mean here.
+    usual, encoded = inpainting.retrieve_latents, []
+
+    def retrieve(output, generator=None, **_):
+        encoded.append(output)
+        first = strength < 1 and len(encoded) == 1
+        return usual(output, generator) if first else output.latent_dist.mode()
+
+    with mock.patch.object(inpainting, "retrieve_latents", retrieve):
+        reference = diffusers_picture(
+            StableDiffusionInpaintPipeline,
+            pipe.components,
+            "Euler",
+            strength,
+            image=image,
+            mask_image=mask,
+            height=128,
+            width=128,
+        )
+    edit = Edit(image, mask=mask, strength=strength, mask_blur=0, rules="diffusers", paste=False)
+    with sdlite.load(tmp_path / "package") as opened:
+        check(reference, draw(opened, edit, "Euler"), tmp_path)
 
 
 @pytest.mark.parametrize(
