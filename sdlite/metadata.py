@@ -95,6 +95,7 @@ def infotext(
             "Sampler": request.sampler,
             "Schedule type": request.schedule,
             "CFG scale": request.guidance,
+            "Image CFG scale": _image_guidance(request, manifest),
             "Seed": seed,
             "Size": f"{request.width}x{request.height}",
             "Model hash": manifest.source.sha256[:10] or None,
@@ -116,6 +117,12 @@ def infotext(
             "Version": f"sdlite {version}",
         },
     )
+
+
+def _image_guidance(request: Request, manifest: Manifest) -> float | None:
+    if manifest.task != "edit" or request.edit is None:
+        return None
+    return request.edit.image_guidance
 
 
 def _strength(request: Request) -> float | None:

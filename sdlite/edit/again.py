@@ -19,7 +19,16 @@ from sdlite.types import Edit, Hires, Request
 
 KNOWN = frozenset(
     {
-        *("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size-1", "Size-2"),
+        *(
+            "Steps",
+            "Sampler",
+            "Schedule type",
+            "CFG scale",
+            "Image CFG scale",
+            "Seed",
+            "Size-1",
+            "Size-2",
+        ),
         *("Model hash", "Model", "Denoising strength", "Clip skip", "RNG", "Version"),
         *("Init image hash", "Resize mode", "Strength rules", "Mask blur", "Mask mode"),
         *("Masked content", "Inpaint area", "Masked area padding", "Mask source", "Soft mask"),
@@ -253,6 +262,7 @@ def _edit(found: Parameters, reader: _Reader, strength: float) -> tuple[dict[str
     resize = resizes.get(found.fields.get("Resize mode", ""))
     blur = reader.real("Mask blur")
     padding = reader.whole("Masked area padding")
+    image_guidance = reader.real("Image CFG scale")
     settings = {
         "strength": strength,
         "rules": found.fields.get("Strength rules", "a1111"),
@@ -265,6 +275,7 @@ def _edit(found: Parameters, reader: _Reader, strength: float) -> tuple[dict[str
         "alpha_mask": found.fields.get("Mask source") == "alpha",
         "soft_mask": "Soft mask" in found.fields,
         "paste": "Paste back" not in found.fields,
+        "image_guidance": Edit.image_guidance if image_guidance is None else image_guidance,
     }
     # A1111 always works at the size it writes; sdlite without "Resize mode" at the picture's own.
     return settings, only or resize is not None or not ours
