@@ -20,6 +20,7 @@ from sdlite.cli.inspect import inspect
 from sdlite.cli.merge import merge
 from sdlite.cli.models import models
 from sdlite.cli.outpaint import outpaint
+from sdlite.cli.plan import plan
 from sdlite.cli.pull import pull
 from sdlite.cli.serve import serve
 from sdlite.cli.state import resume
@@ -60,6 +61,7 @@ COMMANDS = (
     pull,
     serve,
     models,
+    plan,
     devices,
     doctor,
     cache,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdlite import __version__
+from sdlite import __version__, home
 from sdlite.cli.describe import describe_picture, describe_plan
 from sdlite.cli.edge import INTERRUPTED, tell
 from sdlite.cli.interrupt import Job
@@ -219,6 +219,7 @@ class Drawing:
     def _draw(self, cancel: threading.Event, writing: threading.Lock) -> None:
         import sdlite
         from sdlite.cli.progress import Preview, StepBar
+        from sdlite.forecast import learn
         from sdlite.preview import map_for
 
         chosen = self.settings
@@ -264,6 +265,7 @@ class Drawing:
                 with writing:
                     path = self.target.save(index, result.images[0], text)
                 self.pictures.append(Picture(path, seed, result))
+                learn(home.folders().cache, result)
                 if shown is not None:
                     shown.end(result.images[0])
                 if self.report is not None:

@@ -40,6 +40,7 @@ LAYERS = (
         "components",
         "recorder",
     ),
+    ("forecast",),
     ("phases", "run", "pipeline"),
     ("api", "outpaint"),
     ("doctor",),

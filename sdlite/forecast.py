@@ -1,0 +1,252 @@
+"""How long a request will take on this machine, from what earlier runs took.
+
+Every picture drawn by the command line leaves what a call of each component took, by graph, engine
+with its version, device, precision, memory mode, threads and size. A request of a size that ran
+before is forecast from that; of another size from the nearest one, scaled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdlite.errors import OutputError
+from sdlite.hardware import describe
+from sdlite.manifest import Manifest
+from sdlite.output import write_whole
+from sdlite.planner import Placement, Plan
+from sdlite.sampling import NoiseLevels, noise_for, resolve, sigmas_for
+from sdlite.types import Estimate, Float32, PhaseReport, Request, Result
+
+log = logging.getLogger("sdlite.forecast")
+
+COMPONENTS = {"encode": "vae_encoder", "denoise": "unet", "decode": "vae_decoder"}
+"""Phases that run one component, and which; text encoders take next to nothing."""
+QUADRATIC = 0.25
+"""Part of a U-Net call that grows with the square of the picture's area: attention (SD1.5 at
+512x512: 0.56 of 1.65 s, of which the larger part)."""
+KEPT = 500
+"""Most timings kept, the newest."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a call took on this machine."""
+
+    made_for: str
+    """Hash of everything but the size."""
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    batch: int
+    """Items in a call."""
+    seconds: float
+    """A call."""
+    load_seconds: float
+    """Opening the graph, the last time it was opened."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One phase of a forecast."""
+
+    phase: str
+    """``text``, ``encode``, ``denoise`` or ``decode``."""
+    component: str
+    """What runs."""
+    runtime: str
+    """Engine."""
+    device: str
+    """Device."""
+    precision: str | None
+    """What is computed in, where there is a choice."""
+    calls: int
+    """Engine calls."""
+    load_seconds: float | None
+    """Opening, once; None when nothing like it ran before."""
+    run_seconds: float | None
+    """All calls of one picture; None when nothing like it ran before."""
+    basis: str
+    """``measured``, ``scaled`` (from another size), ``small`` or ``unknown``."""
+    private_bytes: int
+    """Predicted anonymous memory while it runs."""
+    mapped_bytes: int
+    """Predicted file pages."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A whole request."""
+
+    rows: tuple[Row, ...]
+    """Its phases in order."""
+    resident: bool
+    """Whether what is opened stays open for the next picture."""
+    private_bytes: int
+    """Predicted peak of anonymous memory."""
+    peak_bytes: int
+    """Predicted peak of all memory."""
+
+    def seconds(self, pictures: int = 1) -> float | None:
+        """So many pictures, one after the other; None when a phase is unknown."""
+        total = 0.0
+        for row in self.rows:
+            if row.load_seconds is None or row.run_seconds is None:
+                return None
+            total += row.load_seconds * (1 if self.resident else pictures)
+            total += row.run_seconds * pictures
+        return total
+
+
+def forecast(plan: Plan, request: Request, manifest: Manifest, timings: list[Timing]) -> Forecast:
+    """Forecast a completed request, without edits and second passes, from its plan."""
+    calls = {
+        "vae_encoder": 1,
+        "unet": evaluations(request, manifest) * unet_calls(plan),
+        "vae_decoder": plan.shape.images,
+    }
+    phases = {component: phase for phase, component in COMPONENTS.items()}
+    rows = []
+    for placement in plan.placements:
+        phase = phases.get(placement.component, "text")
+        count = calls.get(placement.component, 1)
+        load, run, basis = (0.0, 0.0, "small") if phase == "text" else (None, None, "unknown")
+        timing = None if phase == "text" else _nearest(plan, placement, timings)
+        if timing is not None:
+            factor = _ratio(plan, placement, timing)
+            load, run = timing.load_seconds, count * timing.seconds * factor
+            basis = "measured" if factor == 1 else "scaled"
+        rows.append(
+            Row(
+                phase,
+                placement.component,
+                placement.device.runtime,
+                placement.device.name,
+                placement.options.precision,
+                count,
+                load,
+                run,
+                basis,
+                placement.private_bytes,
+                placement.mapped_bytes,
+            )
+        )
+    return Forecast(tuple(rows), plan.resident, plan.private_bytes, plan.peak_bytes)
+
+
+def evaluations(request: Request, manifest: Manifest) -> int:
+    """How often the sampler of a completed request asks the model, counted by letting it run.
+
+    Samplers that choose their own steps ask as often as for the emptiest picture.
+    """
+    levels = NoiseLevels.from_table(manifest.noise)
+    sampler, schedule = resolve(str(request.sampler), request.schedule)
+    sigmas = sigmas_for(schedule, levels, request.steps or 1, sampler)
+    noise = noise_for(sampler, "numpy", (0,), (1, 1, 1), levels)
+    count = 0
+
+    def denoise(x: Float32, _sigma: float) -> Estimate:
+        nonlocal count
+        count += 1
+        return Estimate(np.zeros_like(x), np.zeros_like(x))
+
+    start = np.full((1, 1, 1, 1), sigmas[0], np.float32)
+    for _ in sampler.bind(levels)(denoise, start, sigmas, noise, None):
+        pass
+    return count
+
+
+def unet_calls(plan: Plan) -> int:
+    """Engine calls for one answer of the model: the batch, cut into what a call takes."""
+    items = plan.shape.images * (plan.shape.prompts + plan.shape.guided)
+    return -(-items // plan.call_batch)
+
+
+def read(folder: Path) -> list[Timing]:
+    """What earlier runs left; nothing when there is none, or it cannot be read."""
+    try:
+        return [Timing(**entry) for entry in json.loads(_file(folder).read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        log.info("%s cannot be used: %s", _file(folder), error)
+        return []
+
+
+def learn(folder: Path, result: Result) -> None:
+    """Keep what the calls of a run took, in the place of what they took before.
+
+    Runs with a second pass mix two sizes and are left out. A folder that cannot be written to is no
+    failure.
+    """
+    if result.request.hires is not None:
+        return
+    kept = read(folder)
+    for phase in result.phases:
+        component = COMPONENTS.get(phase.name)
+        if component is None or not phase.calls:
+            continue
+        kept = _learned(kept, result.plan, result.plan.placement(component), phase)
+    data = json.dumps([asdict(timing) for timing in kept[-KEPT:]], indent=0).encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(_file(folder), data, overwrite=True)
+    except (OSError, OutputError) as error:
+        log.info("timings cannot be kept: %s", error)
+
+
+def _learned(
+    kept: list[Timing], plan: Plan, placement: Placement, phase: PhaseReport
+) -> list[Timing]:
+    made_for = _made_for(placement)
+    size = (made_for, plan.shape.width, plan.shape.height, _batch(plan, placement))
+    same = [t for t in kept if (t.made_for, t.width, t.height, t.batch) == size]
+    # Components that stayed open took no time to open; what it took before still holds.
+    load = phase.load_seconds or next((t.load_seconds for t in same), 0.0)
+    timing = Timing(*size, phase.engine_seconds / phase.calls, load)
+    return [t for t in kept if t not in same] + [timing]
+
+
+def _file(folder: Path) -> Path:
+    return folder / "timings.json"
+
+
+def _made_for(placement: Placement) -> str:
+    machine = describe()
+    facts: Mapping[str, Any] = {
+        "graphs": [a.graph_sha256 or f"{a.graph} {a.graph_size}" for a in placement.artifacts],
+        "component": placement.component,
+        "runtime": placement.device.runtime,
+        "device": [placement.device.name, placement.device.description],
+        "precision": placement.options.precision,
+        "memory_mode": placement.options.memory_mode,
+        "threads": placement.options.threads,
+        "machine": [machine.cpu_name, machine.logical_cores],
+    }
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _batch(plan: Plan, placement: Placement) -> int:
+    return plan.call_batch if placement.component == "unet" else 1
+
+
+def _nearest(plan: Plan, placement: Placement, timings: list[Timing]) -> Timing | None:
+    made_for = _made_for(placement)
+    same = [timing for timing in timings if timing.made_for == made_for]
+    return min(same, key=lambda t: abs(np.log(_ratio(plan, placement, t))), default=None)
+
+
+def _ratio(plan: Plan, placement: Placement, timing: Timing) -> float:
+    """How much longer a call of the plan takes than the one that was timed."""
+    area = plan.shape.width * plan.shape.height / (timing.width * timing.height)
+    quadratic = QUADRATIC if placement.component == "unet" else 0.0
+    growth = area * (1 - quadratic) + area**2 * quadratic
+    return growth * _batch(plan, placement) / timing.batch
