@@ -23,6 +23,8 @@ from sdlite.types import Edit, Request, Result, Step
 Bools: TypeAlias = npt.NDArray[np.bool_]
 SEAM = 16
 """Pixels of the picture that may change so that no seam shows."""
+FRESH = 0.25
+"""Most of a window that is new: the model must see enough to know what goes on there."""
 OVERLAP = 0.25
 """Share of a window that the next one along the same edge sees again."""
 
@@ -58,8 +60,8 @@ def outpaint(
 ) -> Result:
     """Continue the picture of ``request.edit`` beyond its edges.
 
-    Each pass paints a strip of at most half a window along one edge, seeing the other half; a long
-    strip takes several windows that overlap. The left and right are done before top and bottom.
+    Each pass paints a strip of at most a quarter of a window along one edge and sees the rest; a
+    long strip takes several windows that overlap. Left and right are done before top and bottom.
 
     Args:
         pipe: the pipeline.
@@ -125,22 +127,22 @@ def _windows(place: Box, size: tuple[int, int], window: tuple[int, int]) -> Iter
     left, top, right, bottom = place
     while left > 0 or right < size[0]:
         if left > 0:
-            step = _even(left, max(window[0] // 2, 1))
+            step = _even(left, max(int(window[0] * FRESH), 1))
             left -= step
             across = (left, min(left + max(window[0], step), right))
         else:
-            step = _even(size[0] - right, max(window[0] // 2, 1))
+            step = _even(size[0] - right, max(int(window[0] * FRESH), 1))
             right += step
             across = (max(right - max(window[0], step), left), right)
         for start, end in _along(top, bottom, window[1]):
             yield across[0], start, across[1], end
     while top > 0 or bottom < size[1]:
         if top > 0:
-            step = _even(top, max(window[1] // 2, 1))
+            step = _even(top, max(int(window[1] * FRESH), 1))
             top -= step
             down = (top, min(top + max(window[1], step), bottom))
         else:
-            step = _even(size[1] - bottom, max(window[1] // 2, 1))
+            step = _even(size[1] - bottom, max(int(window[1] * FRESH), 1))
             bottom += step
             down = (max(bottom - max(window[1], step), top), bottom)
         for start, end in _along(left, right, window[0]):

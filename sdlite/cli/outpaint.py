@@ -65,8 +65,8 @@ def outpaint(
 ) -> None:
     """Paint what would be around IMAGE; PROMPT says what is there.
 
-    Works in windows of the model's own size, or of --size: each paints a strip of at most half a
-    window and sees the other half, so large additions take several. But for --seam pixels along
+    Works in windows of the model's own size, or of --size: each paints a strip of at most a
+    quarter of it and sees the rest, so large additions take several. But for --seam pixels along
     the old edges, IMAGE keeps every byte.
 
     \b

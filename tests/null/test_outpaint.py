@@ -111,8 +111,8 @@ def test_the_mask_falls_off_over_the_seam() -> None:
 def test_steps_are_counted_over_all_windows(pipe: sdlite.Pipeline) -> None:
     steps: list[Step] = []
     result = outpaint(pipe, job(picture(), steps=2), Margins(left=64), on_step=steps.append)
-    assert [(step.index, step.total) for step in steps] == [(i, 4) for i in range(4)]
-    assert [phase.name for phase in result.phases] == ["text", "encode", "denoise", "decode"] * 2
+    assert [(step.index, step.total) for step in steps] == [(i, 8) for i in range(8)]
+    assert [phase.name for phase in result.phases] == ["text", "encode", "denoise", "decode"] * 4
     assert result.seeds == (1,)
     assert "Outpaint: left 64, Version" in result.infotexts[0]
     assert "Size: 128x64" in result.infotexts[0]
