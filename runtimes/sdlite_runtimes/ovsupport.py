@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
@@ -20,6 +22,8 @@ log = logging.getLogger("sdlite.runtimes.openvino")
 
 LEAST = (2026, 0)
 """Least version: what reads opset 23 and was tried."""
+REPORTS = "openvino_telemetry"
+"""Package through which OpenVINO reports its use."""
 FIX = 'Install it with: pip install "sdlite[cpu]"'
 NEEDED_FLAG = {"x86_64": "sse4_2"}
 """A processor without this ends the process when the engine's library is loaded."""
@@ -45,7 +49,7 @@ def engine() -> ModuleType:
             "Use the runtime onnxruntime",
         )
     try:
-        import openvino
+        openvino = _import_without_reports()
     except Exception as error:  # a damaged installation fails in more ways than ImportError
         raise RuntimeUnavailable(f"OpenVINO cannot be imported ({error})", FIX) from error
     found = str(getattr(openvino, "__version__", "0"))
@@ -55,7 +59,23 @@ def engine() -> ModuleType:
             f"OpenVINO {found} is too old, {least} or later is needed",
             f'Update it with: pip install --upgrade "openvino>={least}"',
         )
-    return openvino  # type: ignore[no-any-return]
+    return openvino
+
+
+def _import_without_reports() -> ModuleType:
+    """Import OpenVINO, whose package would report each import over the network.
+
+    Unless somebody switched that off on this machine it needs no consent; without its reporting
+    package it does nothing of the kind, so that package is hidden while OpenVINO is imported.
+    """
+    hidden = REPORTS not in sys.modules
+    if hidden:
+        sys.modules[REPORTS] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if hidden:
+            del sys.modules[REPORTS]
 
 
 def version() -> str:

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 import sdlite
-from sdlite import compilecache
+from sdlite import compilecache, registry
 from sdlite.errors import RequestError, RuntimeUnavailable, UnknownName
 
 SHAPES = Path(__file__).resolve().parents[2] / "models" / "shapes" / "package"
 PROMPT = "a large yellow star on a purple background"
 
-pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
-pytest.importorskip("openvino", reason="OpenVINO is not installed")
+for engine in ("onnxruntime", "openvino"):
+    try:
+        registry.probe(engine)
+    except RuntimeUnavailable as error:
+        pytest.skip(str(error), allow_module_level=True)
 
 
 @pytest.fixture(autouse=True)

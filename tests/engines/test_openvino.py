@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from sdlite_runtimes import ovsupport
+from sdlite_runtimes.ov import OvRuntime, OvSession
 
 from sdlite import compilecache, hardware
 from sdlite.engine import LoadOptions, report_of
@@ -17,9 +22,10 @@ from sdlite.errors import EngineError, RequestError, RuntimeUnavailable, Unknown
 from sdlite.types import Device
 from tests.engines import graphs
 
-ov = pytest.importorskip("openvino", reason="OpenVINO is not installed")
-from sdlite_runtimes import ovsupport  # noqa: E402
-from sdlite_runtimes.ov import OvRuntime, OvSession  # noqa: E402
+try:
+    ov: Any = ovsupport.engine()
+except RuntimeUnavailable as error:
+    pytest.skip(str(error), allow_module_level=True)
 
 CPU = Device("openvino", "cpu", "CPU")
 X = np.linspace(-1, 1, 2 * graphs.SIDE, dtype=np.float32).reshape(2, graphs.SIDE)
@@ -261,6 +267,15 @@ class TestInstallation:
         monkeypatch.setattr(ov, "__version__", "2024.1.0-1-releases")
         with pytest.raises(RuntimeUnavailable, match=r"2024\.1\.0.*too old.*pip install --upgrade"):
             OvRuntime().probe()
+
+    def test_it_reports_nothing_about_its_use(self, tmp_path: Path) -> None:
+        code = (
+            "import sys; from sdlite import registry; registry.probe('openvino'); "
+            "assert 'openvino' in sys.modules; assert 'openvino_telemetry' not in sys.modules"
+        )
+        home = {name: str(tmp_path) for name in ("HOME", "USERPROFILE")}
+        subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **home})
+        assert list(tmp_path.iterdir()) == []  # it would leave an identifier there
 
     def test_processor_it_would_crash_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
         old = dataclasses.replace(
