@@ -11,18 +11,19 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sdlite.edit.request import stages_of
 from sdlite.errors import OutputError
 from sdlite.hardware import describe
 from sdlite.manifest import Manifest
 from sdlite.output import write_whole
 from sdlite.planner import Placement, Plan
-from sdlite.sampling import NoiseLevels, noise_for, resolve, sigmas_for
+from sdlite.sampling import NoiseLevels, noise_for, resolve, sigmas_for, skipped_levels
 from sdlite.types import Estimate, Float32, PhaseReport, Request, Result
 
 log = logging.getLogger("sdlite.forecast")
@@ -107,9 +108,10 @@ class Forecast:
 
 
 def forecast(plan: Plan, request: Request, manifest: Manifest, timings: list[Timing]) -> Forecast:
-    """Forecast a completed request, without edits and second passes, from its plan."""
+    """Forecast a completed request, without a second pass, from its plan."""
     calls = {
-        "vae_encoder": 1,
+        # An inpainting model's encoder also sees the picture without what is masked.
+        "vae_encoder": 1 + (manifest.task == "inpaint" and request.edit is not None),
         "unet": evaluations(request, manifest) * unet_calls(plan),
         "vae_decoder": plan.shape.images,
     }
@@ -149,7 +151,10 @@ def evaluations(request: Request, manifest: Manifest) -> int:
     """
     levels = NoiseLevels.from_table(manifest.noise)
     sampler, schedule = resolve(str(request.sampler), request.schedule)
-    sigmas = sigmas_for(schedule, levels, request.steps or 1, sampler)
+    steps = request.steps or 1
+    sigmas = sigmas_for(schedule, levels, steps, sampler)
+    first = stages_of(replace(request, hires=None))[0].first
+    sigmas = sigmas[skipped_levels(sigmas, first, steps) :]
     noise = noise_for(sampler, "numpy", (0,), (1, 1, 1), levels)
     count = 0
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from sdlite_runtimes.nullpackage import write_null_package
 
 import sdlite
@@ -15,7 +16,7 @@ from sdlite.package import Package
 from sdlite.pipeline import Pipeline
 from sdlite.planner import Budget, Preferences
 from sdlite.request import complete
-from sdlite.types import Request, Result
+from sdlite.types import Edit, Request, Result
 
 
 @pytest.fixture
@@ -58,6 +59,16 @@ def test_calls_are_those_of_the_run(
     assert rows["denoise"].calls == calls
     ran = {phase.name: phase.calls for phase in pipe.generate(request).phases}
     assert {name: row.calls for name, row in rows.items()} == ran
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_calls_of_an_edit(pipe: Pipeline, tmp_path: Path, strength: float) -> None:
+    edit = Edit(Image.new("RGB", (50, 70)), strength=strength)
+    request = Request("a", seed=1, sampler="DPM++ 2M", steps=20, edit=edit)
+    rows = forecasted(pipe, tmp_path, request).rows
+    ran = {phase.name: phase.calls for phase in pipe.generate(request).phases}
+    assert {row.phase: row.calls for row in rows} == ran
+    assert list(ran) == ["text", "encode", "denoise", "decode"]
 
 
 def test_unknown_until_it_ran(pipe: Pipeline, tmp_path: Path) -> None:
