@@ -182,9 +182,10 @@ def unused_options(request: Request) -> tuple[str, ...]:
 def _check_reals(request: Request) -> None:
     for name, high in REALS.items():
         value = getattr(request, name)
-        if value is not None and not 0.0 <= value <= high:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and 0.0 <= value <= high):
             words = name if name.startswith("s_") else name.replace("_", " ")
-            raise RequestError(f"{words} {value} is not between 0 and {high:g}")
+            raise RequestError(f"{words} {value!r} is not between 0 and {high:g}")
 
 
 def _variation_seed(request: Request) -> int:

@@ -153,6 +153,7 @@ def test_levels_one_by_one(pipe: sdlite.Pipeline) -> None:
         ({"seed_resize": (0, 64)}, "width to resize the seed from, 0 is not between 8"),
         ({"seed_resize": (64, 33)}, "height to resize the seed from, 33 is not a multiple of 8"),
         ({"eta": -0.1}, "eta -0.1 is not between 0 and 1"),
+        ({"eta": "half"}, "eta 'half' is not between 0 and 1"),
         ({"s_churn": 101.0}, "s_churn 101.0 is not between 0 and 100"),
         ({"s_tmin": -1.0}, "s_tmin -1.0"),
         ({"s_tmax": float("inf")}, "s_tmax inf"),
