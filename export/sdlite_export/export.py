@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdlite import __version__, memory
+from sdlite.destination import check_replaceable, package_folder
 from sdlite.engine import Artifact
 from sdlite.errors import Cancelled, UnknownName
 from sdlite.manifest import (
@@ -27,7 +28,6 @@ from sdlite.manifest import (
     dump_manifest,
     least_reader,
 )
-from sdlite_export.destination import check_replaceable, package_folder
 from sdlite_export.emit.components import (
     WEIGHTS,
     Plan,

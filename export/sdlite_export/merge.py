@@ -15,11 +15,11 @@ from typing import IO
 import numpy as np
 
 from sdlite import memory
+from sdlite.destination import check_space
 from sdlite.errors import OutputError, RequestError, SourceError, UnknownName
 from sdlite.tensors.base import FLOATS, ITEM_BYTES, TensorInfo, Tensors
 from sdlite.tensors.safetensors import DTYPES
 from sdlite.types import Array
-from sdlite_export.destination import check_space
 from sdlite_export.source.ldm import EMA, open_tensors
 
 CODES = {name: code for code, name in DTYPES.items()}

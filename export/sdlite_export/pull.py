@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sdlite.destination import LITTER, check_space
 from sdlite.errors import Cancelled, OutputError, RequestError, SourceCorrupt, SourceError
-from sdlite_export.destination import LITTER, check_space
 from sdlite_export.pull_plan import PullFile, PullPlan, choose_files, plain_path
 
 ATTEMPTS = 5

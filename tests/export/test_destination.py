@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sdlite_export import destination
-from sdlite_export.destination import package_folder
 
+from sdlite import destination
+from sdlite.destination import package_folder
 from sdlite.errors import OutputError
 from sdlite.manifest import MANIFEST
 from sdlite.package import Package
@@ -253,7 +253,7 @@ def test_two_exports_to_one_place_are_kept_apart(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from sdlite_export.destination import package_folder
+from sdlite.destination import package_folder
 with package_folder(Path(sys.argv[1]), 1, force=True) as folder:
     (folder / "half").write_text("half a package")
     print("ready", flush=True)

@@ -23,11 +23,21 @@ ENGINES = ("onnxruntime", "openvino", "coremltools")
 
 # docs/design.md draws these layers; a module may import its own layer and those before it.
 LAYERS = (
-    ("errors", "types", "choices"),
+    ("errors", "loras", "types", "choices"),
     ("schema", "engine", "tensors"),
     ("manifest",),
     ("package", "noise"),
-    ("hardware", "memory", "registry", "chain", "ports", "onnxfile", "foreign", "compilecache"),
+    (
+        "destination",
+        "hardware",
+        "memory",
+        "registry",
+        "chain",
+        "ports",
+        "onnxfile",
+        "foreign",
+        "compilecache",
+    ),
     ("text", "sampling", "image", "weights", "metadata", "output", "preview"),
     (
         "settings",
@@ -39,10 +49,12 @@ LAYERS = (
         "edit",
         "components",
         "recorder",
+        "assets",
+        "adapters",
     ),
     ("forecast",),
     ("phases", "run", "pipeline"),
-    ("api", "outpaint"),
+    ("api", "outpaint", "bake"),
     ("doctor",),
     ("cli", "server"),
 )
@@ -50,7 +62,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ALLOWED_TO_RUNTIMES = {"engine", "types", "errors", "onnxfile", "hardware", "compilecache"}
 ALLOWED_TO_EXPORT = {"manifest", "package", "types", "errors", "engine", "schema"}
-ALLOWED_TO_EXPORT |= {"foreign", "memory", "noise", "tensors"}
+ALLOWED_TO_EXPORT |= {"foreign", "memory", "noise", "tensors", "destination"}
 ALLOWED_TO_VERIFY = ALLOWED_TO_EXPORT | {"registry", "chain"}
 """Comparing graphs needs an engine: only there, and through the registry."""
 

@@ -23,7 +23,7 @@ from sdlite.errors import OutputError, PackageError
 from sdlite.manifest import MANIFEST, read_manifest
 from sdlite.package import Package
 
-log = logging.getLogger("sdlite.export")
+log = logging.getLogger("sdlite.destination")
 
 LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 """Files that systems drop into folders on their own."""
