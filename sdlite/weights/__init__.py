@@ -1,1 +1,1 @@
-"""Weights that take the place of a package's own."""
+"""Files of others that change a package: LoRA and its relatives, embeddings, autoencoders."""

@@ -1,0 +1,176 @@
+"""Adapters merged into the tensors of a package, in the layout it stores them in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sdlite.errors import PackageCorrupt, SourceCorrupt, SourceError
+from sdlite.manifest import TensorEntry
+from sdlite.package import Package
+from sdlite.types import Array, Float32
+from sdlite.weights.kinds import VECTORS, Misfit, bias_delta, delta, rank_of
+from sdlite.weights.lora import Adapter, Layer
+from sdlite.weights.names import Names
+
+
+@dataclass(frozen=True)
+class Use:
+    """An adapter and how strongly it is applied."""
+
+    adapter: Adapter
+    """The adapter."""
+    unet: float
+    """Strength in the U-Net."""
+    text_encoder: float
+    """Strength in the text encoders."""
+    blocks: Mapping[str, float] = field(default_factory=dict)
+    """Factors by block, ``BASE``, ``IN00`` ... ``M00`` ... ``OUT11``; 1 for those not named."""
+    rank: int | None = None
+    """Ranks of LoRA layers to keep; None keeps all."""
+
+    def strength(self, layer: Layer, names: Names) -> float:
+        """How strongly one layer is applied."""
+        whole = self.unet if layer.target.component == "unet" else self.text_encoder
+        return whole * self.blocks.get(names.block(layer.target), 1.0)
+
+
+def touched(package: Package, component: str, uses: Sequence[Use], names: Names) -> dict[str, int]:
+    """Tensors of a component that would be replaced, with their bytes as stored."""
+    tensors = package.manifest.weights[component].tensors
+    found = {}
+    for use in uses:
+        for layer in use.adapter.layers:
+            if layer.target.component == component and use.strength(layer, names) != 0.0:
+                for name in _names(layer):
+                    if name in tensors:
+                        found[name] = tensors[name].size
+    return found
+
+
+def _names(layer: Layer) -> Iterator[str]:
+    if VECTORS & layer.keys.keys():
+        yield f"{layer.target.module}.bias"
+    if layer.keys.keys() - {"diff_b", "alpha"}:
+        yield f"{layer.target.module}.weight"
+
+
+def merge(package: Package, component: str, uses: Sequence[Use], names: Names) -> dict[str, Array]:
+    """The tensors adapters change, changed: stored dtype and layout, everything else left out.
+
+    What several adapters add is added up, each reckoned from the package's own weight, in float32.
+
+    Raises:
+        SourceCorrupt: an adapter's numbers are not finite or do not fit together.
+        SourceError: a merged weight is beyond what the package can store.
+        PackageCorrupt: the package's weight file is shorter than its manifest says.
+    """
+    wanted = touched(package, component, uses, names)
+    by_module: dict[str, list[tuple[Use, Layer, float]]] = {}
+    for use in uses:
+        for layer in use.adapter.layers:
+            strength = use.strength(layer, names)
+            if layer.target.component == component and strength != 0.0:
+                by_module.setdefault(layer.target.module, []).append((use, layer, strength))
+    merged: dict[str, Array] = {}
+    for module, entries in by_module.items():
+        weight, bias = f"{module}.weight", f"{module}.bias"
+        if weight in wanted:
+            stored, entry = (
+                read_stored(package, component, weight),
+                _entry(package, component, weight),
+            )
+            base = stored.T if entry.layout == "transposed" else stored
+            total = _weight_total(base.astype(np.float32), entries)
+            merged[weight] = _store(
+                total.T if entry.layout == "transposed" else total, entry, weight
+            )
+        if bias in wanted:
+            value = read_stored(package, component, bias).astype(np.float32)
+            for use, layer, strength in entries:
+                added = bias_delta(
+                    _read(use.adapter, layer, biases=True), _scale(use.adapter, layer)
+                )
+                if added is not None:
+                    if added.size != value.size:
+                        raise _misfit(use.adapter, layer, "its bias has another size")
+                    value += np.float32(strength) * added
+            merged[bias] = _store(value, _entry(package, component, bias), bias)
+    return merged
+
+
+def _weight_total(base: Float32, entries: Sequence[tuple[Use, Layer, float]]) -> Float32:
+    total = base
+    for use, layer, strength in entries:
+        if not layer.keys.keys() - {"diff_b", "alpha"}:
+            continue
+        found = _read(use.adapter, layer)
+        try:
+            scale = _scale(use.adapter, layer)
+            added = delta(layer.kind, found, layer.shape, base, scale, use.rank)
+        except Misfit as error:
+            raise _misfit(use.adapter, layer, str(error)) from error
+        total = total + (added if strength == 1.0 else added * np.float32(strength))
+    return total
+
+
+def _read(adapter: Adapter, layer: Layer, biases: bool = False) -> dict[str, Float32]:
+    found = {}
+    for name, key in layer.keys.items():
+        if name == "alpha" or (name in VECTORS) != biases:
+            continue
+        found[name] = adapter.file.read(key)
+    return found
+
+
+def _scale(adapter: Adapter, layer: Layer) -> float:
+    """Alpha over rank; 1 where the file gives no alpha or nothing is decomposed."""
+    if layer.scale is not None:
+        return layer.scale
+    infos = adapter.file.tensors.infos()
+    rank = rank_of({name: infos[key].shape for name, key in layer.keys.items()})
+    if "alpha" not in layer.keys or not rank:
+        return 1.0
+    alpha = adapter.file.read(layer.keys["alpha"])
+    if alpha.size != 1:
+        raise _misfit(adapter, layer, f"alpha has {alpha.size} numbers, not one")
+    return float(alpha.reshape(-1)[0]) / rank
+
+
+def _misfit(adapter: Adapter, layer: Layer, what: str) -> SourceCorrupt:
+    name = next(iter(layer.keys.values()))
+    return SourceCorrupt(f"{adapter.file.path.name}: {name}: {what}")
+
+
+def _entry(package: Package, component: str, name: str) -> TensorEntry:
+    return package.manifest.weights[component].tensors[name]
+
+
+def read_stored(package: Package, component: str, name: str) -> Array:
+    """One tensor of a package as it is stored: a view of the file, not to be written to.
+
+    Raises ``PackageCorrupt`` when the file ends before it.
+    """
+    weights = package.manifest.weights[component]
+    entry = weights.tensors[name]
+    path = package.path(weights.file.path)
+    if path.stat().st_size < entry.offset + entry.size:
+        raise PackageCorrupt(f"{path} ends inside tensor {name}; export the package again")
+    count = math.prod(entry.shape)
+    flat = np.memmap(path, entry.dtype, "r", entry.offset, (count,))
+    return np.asarray(flat).reshape(entry.shape)
+
+
+def _store(value: Float32, entry: TensorEntry, name: str) -> Array:
+    whole = np.ascontiguousarray(value, np.float32)
+    with np.errstate(over="ignore"):
+        stored: Array = whole.astype(entry.dtype, copy=False)
+    if not np.isfinite(stored).all():
+        raise SourceError(
+            f"the merged weight {name} is beyond {entry.dtype}; lower the strength, or use a "
+            "package exported with precision fp32"
+        )
+    return stored
