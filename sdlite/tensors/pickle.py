@@ -24,7 +24,8 @@ from sdlite.tensors.pickle_values import TensorRecord
 from sdlite.types import Array
 
 MAX_NESTING = 4
-"""How deep ``state_dict`` may lie below the top of the file."""
+"""How deep tensors may lie below the top of the file."""
+MAX_TENSORS = 100_000
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,34 @@ def open_pickle(path: Path) -> PickleFile:
     ``SourceCorrupt`` for a damaged file, ``SourceError`` for one that cannot be read.
     """
     archive = open_archive(path)
-    top = run(archive.program, path.name)
-    records = _state_dict(path, top)
+    return _checked(path, archive, _state_dict(path, run(archive.program, path.name)))
+
+
+def open_nested(path: Path) -> PickleFile:
+    """The same for a file whose tensors lie in mappings within each other.
+
+    A tensor is named by the keys that lead to it, joined by dots: ``string_to_param.*``. Raises
+    what ``open_pickle`` raises.
+    """
+    archive = open_archive(path)
+    records: dict[str, TensorRecord] = {}
+    pending: list[tuple[str, object, int]] = [("", run(archive.program, path.name), 0)]
+    while pending:
+        name, value, depth = pending.pop()
+        if isinstance(value, TensorRecord) and name:
+            records[name] = value
+        elif isinstance(value, dict) and depth < MAX_NESTING:
+            for key, inner in value.items():
+                if isinstance(key, str):
+                    pending.append((f"{name}.{key}" if name else key, inner, depth + 1))
+        if len(pending) + len(records) > MAX_TENSORS:
+            raise SourceCorrupt(f"{path.name}: holds more than {MAX_TENSORS} values by name")
+    if not records:
+        raise SourceCorrupt(f"{path.name}: holds no tensors by name")
+    return _checked(path, archive, records)
+
+
+def _checked(path: Path, archive: Archive, records: dict[str, TensorRecord]) -> PickleFile:
     for name, record in records.items():
         _check(path, archive, name, record)
     entries = {

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 
 from sdlite.errors import SourceCorrupt, SourceHostile
-from sdlite.tensors.pickle_names import REBUILD, STORAGES, is_inert
+from sdlite.tensors.pickle_names import DICTIONARIES, REBUILD, STORAGES, is_inert
 from sdlite.tensors.pickle_values import (
     Name,
     Opaque,
@@ -228,16 +228,19 @@ class _Machine:
         if isinstance(kind, Name) and isinstance(arguments, tuple):
             if str(kind) in REBUILD or str(kind) in STORAGES:
                 raise SourceHostile(f"{self.where}: the pickle makes a {kind}; refused")
-            self.push({} if str(kind) == "collections.OrderedDict" else Opaque())
+            self.push({} if str(kind) in DICTIONARIES else Opaque())
         elif isinstance(kind, Opaque):
             self.push(kind)
         else:
             raise self.bad(f"makes an object of a {type(kind).__name__}")
 
     def build(self) -> None:
-        """Attributes for an object: kept for none, as no tensor depends on them."""
-        self.pop()
+        """Attributes for an object: dropped, but for the tensors of a ``ParameterDict``."""
+        state = self.pop()
         target = self.top()
+        inner = state.get("_parameters") if isinstance(state, dict) else None
+        if isinstance(target, dict) and isinstance(inner, dict) and inner is not target:
+            target.update(inner)
         if not isinstance(target, dict | Opaque | TensorRecord):
             raise SourceHostile(
                 f"{self.where}: the pickle sets the state of a {type(target).__name__}; refused"

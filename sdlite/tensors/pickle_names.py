@@ -26,9 +26,11 @@ STORAGES = {
 }
 """Element type of each storage class."""
 
-TYPES = frozenset(
+DICTIONARIES = frozenset({"collections.OrderedDict", "torch.nn.modules.container.ParameterDict"})
+"""What holds tensors by name; the second is what textual inversion was first saved as."""
+
+TYPES = DICTIONARIES | frozenset(
     {
-        "collections.OrderedDict",
         "collections.defaultdict",
         "collections.Counter",
         "collections.deque",

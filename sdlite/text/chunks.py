@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,7 +23,12 @@ class Chunk:
     """Of each token."""
 
 
-def cut_chunks(pieces: Sequence[Piece], size: int, comma: int | None) -> list[Chunk]:
+def cut_chunks(
+    pieces: Sequence[Piece],
+    size: int,
+    comma: int | None,
+    together: Mapping[int, int] | None = None,
+) -> list[Chunk]:
     """Chunks of at most ``size`` tokens, at least one.
 
     When a chunk is full and its last comma lies at most ``BACKTRACK`` tokens back, what follows
@@ -33,7 +38,10 @@ def cut_chunks(pieces: Sequence[Piece], size: int, comma: int | None) -> list[Ch
         pieces: tokens with their weights, and BREAKs.
         size: tokens in a chunk, without begin and end.
         comma: the token of a comma; None when there is none.
+        together: how many tokens that begin with this one must lie in the same chunk, at most
+            ``size``: the vectors of an embedding.
     """
+    runs = together or {}
     chunks: list[Chunk] = []
     tokens: list[int] = []
     weights: list[float] = []
@@ -51,7 +59,9 @@ def cut_chunks(pieces: Sequence[Piece], size: int, comma: int | None) -> list[Ch
             continue
         for token in piece[0]:
             full = len(tokens) == size
-            if full:
+            if not full and len(tokens) + runs.get(token, 1) > size:
+                finish(len(tokens))
+            elif full:
                 near = token != comma and after_comma > 0 and size - after_comma < BACKTRACK
                 finish(after_comma if near else size)
             elif token == comma:
