@@ -28,7 +28,7 @@ ORDER = (
     "generate-mapped",
     "memory-limit",
     "export",
-    "export-families",
+    "export-xl",
     "export-shapes",
     "start",
 )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SourceError,
         UnknownName,
     )
+    from sdlite.loras import LoraUse
     from sdlite.package import Package
     from sdlite.pipeline import Pipeline
     from sdlite.planner import Plan
@@ -37,6 +38,7 @@ __all__ = [
     "Edit",
     "EngineError",
     "Hires",
+    "LoraUse",
     "NoPlan",
     "OutOfMemory",
     "OutputError",
@@ -63,6 +65,7 @@ _HOMES = {
     "Plan": "sdlite.planner",
     "Edit": "sdlite.types",
     "Hires": "sdlite.types",
+    "LoraUse": "sdlite.loras",
     "Request": "sdlite.types",
     "Result": "sdlite.types",
     "SamplerState": "sdlite.types",

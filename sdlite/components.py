@@ -59,9 +59,22 @@ class MeteredSession:
         self._session.close()
 
 
+@dataclass(frozen=True)
+class Replaced:
+    """Weights that replace some of a component's own."""
+
+    key: str
+    """Tells them from others; the same key means the same numbers."""
+    size: int
+    """Bytes they take."""
+    tensors: Callable[[], Mapping[str, Array]]
+    """Make them, by name, in the manifest's layout; called when the component is opened."""
+
+
 @dataclass
 class _Open:
     placement: Placement
+    key: str | None
     session: Session
     users: int = 0
 
@@ -92,9 +105,14 @@ class Components:
         self._closed = False
 
     @contextmanager
-    def use(self, placement: Placement, meter: Meter, keep: bool) -> Iterator[Session]:
-        """The session of a placement; closed afterwards unless ``keep`` or still in use."""
-        entry, new = self._acquire(placement, meter)
+    def use(
+        self, placement: Placement, meter: Meter, keep: bool, replaced: Replaced | None = None
+    ) -> Iterator[Session]:
+        """The session of a placement; closed afterwards unless ``keep`` or still in use.
+
+        A component that is open with other weights is opened again with those of ``replaced``.
+        """
+        entry, new = self._acquire(placement, meter, replaced)
         report = report_of(entry.session)
         meter.precision = report.precision
         meter.notes.extend(report.notes if new else ())
@@ -112,24 +130,38 @@ class Components:
                 self._open.pop(name).session.close()
         release_free_memory()
 
-    def _acquire(self, placement: Placement, meter: Meter) -> tuple[_Open, bool]:
+    def _acquire(
+        self, placement: Placement, meter: Meter, replaced: Replaced | None
+    ) -> tuple[_Open, bool]:
         """The open session, and whether it was opened now."""
         # Opening under the lock keeps two threads from loading the same weights twice.
         with self._lock:
             if self._closed:
                 raise RequestError("this pipeline is closed; open it again with sdlite.load")
             entry = self._open.get(placement.component)
-            if entry is not None and _what(entry.placement) != _what(placement):
+            key = None if replaced is None else replaced.key
+            if entry is not None and (entry.key, *_what(entry.placement)) != (
+                key,
+                *_what(placement),
+            ):
                 if entry.users == 0:
                     entry.session.close()
+                    if entry.key is not None or key is not None:
+                        # Those weights are private memory: the old ones go before new are made.
+                        release_free_memory()
                 del self._open[placement.component]
                 entry = None
             new = entry is None
             if entry is None:
                 start = time.perf_counter()
                 device, options = placement.device, placement.options
+                weights: dict[str, Array] = {}
                 if placement.component in self._replaced:
-                    options = replace(options, weights=self._replaced[placement.component]())
+                    weights.update(self._replaced[placement.component]())
+                if replaced is not None:
+                    weights.update(replaced.tensors())
+                if weights:
+                    options = replace(options, weights=weights)
                 session = open_chain(
                     self._runtime(device.runtime),
                     placement.artifacts,
@@ -138,7 +170,7 @@ class Components:
                     options,
                 )
                 meter.load_seconds += time.perf_counter() - start
-                entry = _Open(placement, session)
+                entry = _Open(placement, key, session)
                 self._open[placement.component] = entry
             entry.users += 1
             return entry, new

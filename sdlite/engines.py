@@ -36,16 +36,21 @@ def variants(runtime: str, mode: str) -> tuple[str, ...]:
 
 
 def graphs(
-    package: Package, component: str, device: Device, mode: str, others: Sequence[Device]
+    package: Package,
+    component: str,
+    device: Device,
+    mode: str,
+    others: Sequence[Device],
+    variant: str | None = None,
 ) -> tuple[Device, tuple[Artifact, ...]]:
     """The graph, or chain of graphs, of a component, and the device that reads it.
 
     That is ``device``, or, where it reads no graph there is, the first of ``others`` that does.
-    Raises ``NoPlan``.
+    ``variant`` is the one wanted, instead of the best for the device. Raises ``NoPlan``.
     """
     for item in (device, *others):
-        for variant in variants(item.runtime, mode):
-            found = package.find(component, variant)
+        for name in variants(item.runtime, mode) if variant is None else (variant,):
+            found = package.find(component, name)
             if found and all(not item.opset or a.opset <= item.opset for a in found):
                 return item, found
     raise NoPlan(

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sdlite.adapters import NOTHING, Adapters, Applied
 from sdlite.components import Components, Meter
 from sdlite.edit.request import Stage
 from sdlite.edit.start import (
@@ -39,6 +40,7 @@ from sdlite.ports import (
     TextFeatures,
     UnetPort,
     guidance_width,
+    in_calls_of,
 )
 from sdlite.recorder import Recorder
 from sdlite.registry import get as get_runtime
@@ -46,7 +48,6 @@ from sdlite.request import options_of, seeds_of, variation_of
 from sdlite.sampling import (
     BatchNoise,
     NoiseLevels,
-    Predict,
     batch_noise,
     custom,
     denoiser,
@@ -60,7 +61,7 @@ from sdlite.text.conditioning import Conditioning, condition, with_added
 from sdlite.text.encoder import Encode, Encoder
 from sdlite.text.labels import encoding_of, guidance_embedding, labels_of
 from sdlite.text.tokenizer import ClipTokenizer
-from sdlite.types import Cond, Float32, Request, SamplerState, Step
+from sdlite.types import Float32, Request, SamplerState, Step
 from sdlite.weights.vae import COMPONENTS as VAE
 from sdlite.weights.vae import Vae
 
@@ -91,6 +92,7 @@ class Phases:
                 f"{package.manifest.family} needs {len(encoding_of(package.manifest).encoders)}; "
                 "export it again"
             )
+        self.adapters = Adapters(package, self._tokenizers)
 
     def close(self) -> None:
         """Free the weights; may be called twice."""
@@ -103,6 +105,7 @@ class Phases:
         recorder: Recorder,
         earlier: int | None = None,
         more: bool = False,
+        applied: Applied = NOTHING,
     ) -> Conditioning:
         """Prompts to what the U-Net is told.
 
@@ -114,12 +117,17 @@ class Phases:
                 there; in a first pass they count the steps of the whole schedule, also where an
                 edit starts in the middle of it, as A1111 does.
             more: whether a second pass follows.
+            applied: LoRAs and embeddings.
         """
         manifest = self._package.manifest
         encoding = encoding_of(manifest)
         with recorder.phase("text") as meter, ExitStack() as opened:
             encoders = [
-                Encoder(tokenizer, self._encode(component, request, chosen, meter, opened))
+                Encoder(
+                    tokenizer,
+                    self._encode(component, request, chosen, meter, opened, applied),
+                    applied.words(component),
+                )
                 for component, tokenizer in zip(encoding.encoders, self._tokenizers, strict=True)
             ]
             return condition(
@@ -135,19 +143,28 @@ class Phases:
             )
 
     def _encode(
-        self, component: str, request: Request, chosen: Plan, meter: Meter, opened: ExitStack
+        self,
+        component: str,
+        request: Request,
+        chosen: Plan,
+        meter: Meter,
+        opened: ExitStack,
+        applied: Applied,
     ) -> Encode:
         """A text encoder that is opened when it is first needed; the one before is done then."""
         port: TextEncoderPort | None = None
         skip = max(request.clip_skip, encoding_of(self._package.manifest).clip_skip)
+        words = applied.words(component)
 
         def encode(ids: npt.NDArray[np.int64]) -> TextFeatures:
             nonlocal port
             if port is None:
                 opened.close()
-                session = opened.enter_context(self._session(component, chosen, meter))
+                session = opened.enter_context(self._session(component, chosen, meter, applied))
                 port = TextEncoderPort(session)
-            return port.encode(ids, clip_skip=skip)
+            if words is None:
+                return port.encode(ids, clip_skip=skip)
+            return port.encode(*words.look_up(ids), clip_skip=skip)
 
         return encode
 
@@ -241,6 +258,7 @@ class Phases:
         recorder: Recorder,
         cancel: threading.Event | None,
         resume: SamplerState | None = None,
+        applied: Applied = NOTHING,
     ) -> Iterator[Step]:
         """Noise to latents, step by step.
 
@@ -252,6 +270,7 @@ class Phases:
             recorder: measures.
             cancel: set from any thread, it ends the run with ``Cancelled``.
             resume: a ``Step.state`` of this run to go on from.
+            applied: LoRAs.
         """
         manifest = self._package.manifest
         shape = chosen.shape
@@ -275,7 +294,7 @@ class Phases:
             )
         with (
             recorder.phase("denoise") as meter,
-            self._session("unet", chosen, meter) as session,
+            self._session("unet", chosen, meter, applied) as session,
         ):
             told = conditioning.over(sigmas)
             guidance = self.guidance(request)
@@ -288,7 +307,7 @@ class Phases:
                 scale = guidance_embedding(float(request.guidance or 1.0), self._guidance_width)
                 told = with_added(told, {GUIDANCE: scale})
             denoise = denoiser(
-                _in_calls_of(chosen.call_batch, UnetPort(session)),
+                in_calls_of(chosen.call_batch, UnetPort(session)),
                 self._levels,
                 manifest.prediction,
                 told,
@@ -360,22 +379,12 @@ class Phases:
         return EngineError(device.runtime, device.name, component, graph, reason)
 
     @contextmanager
-    def _session(self, component: str, chosen: Plan, meter: Meter) -> Iterator[Session]:
-        placement = chosen.placement(component)
-        with self._components.use(placement, meter, keep=chosen.resident) as session:
+    def _session(
+        self, component: str, chosen: Plan, meter: Meter, applied: Applied = NOTHING
+    ) -> Iterator[Session]:
+        placement, replaced = chosen.placement(component), applied.replaced(component)
+        with self._components.use(placement, meter, chosen.resident, replaced) as session:
             yield session
-
-
-def _in_calls_of(most: int, port: UnetPort) -> Predict:
-    """The U-Net in calls of at most ``most`` items."""
-
-    def predict(x: Float32, timestep: Float32, cond: Cond) -> Float32:
-        if len(x) <= most:
-            return port.predict(x, timestep, cond.context, cond.added)
-        pieces = [slice(start, start + most) for start in range(0, len(x), most)]
-        return np.concatenate([predict(x[p], timestep[p], cond.take(p)) for p in pieces])
-
-    return predict
 
 
 def check_cancel(cancel: threading.Event | None) -> None:

@@ -6,14 +6,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import zip_longest
+from pathlib import Path
 from types import TracebackType
 
 from PIL import Image
 
 from sdlite import __version__
+from sdlite.adapters import Applied, hashes_of
 from sdlite.edit.request import Stage, stages_of
 from sdlite.errors import RequestError
+from sdlite.loras import LoraUse
 from sdlite.metadata import infotext
 from sdlite.package import Package
 from sdlite.phases import Phases, check_cancel
@@ -22,7 +26,17 @@ from sdlite.recorder import Recorder
 from sdlite.request import complete, seeds_of, variation_seeds_of
 from sdlite.run import Run
 from sdlite.text.prompt import evaluations
-from sdlite.types import Device, Edit, Float32, Hires, Request, Result, SamplerState, Step
+from sdlite.text.tags import with_tags
+from sdlite.types import (
+    Device,
+    Edit,
+    Float32,
+    Hires,
+    Request,
+    Result,
+    SamplerState,
+    Step,
+)
 from sdlite.weights.vae import Vae
 
 OnStep = Callable[[Step], object]
@@ -87,11 +101,23 @@ class Pipeline:
             RequestError: the request cannot be carried out as written.
             NoPlan: it does not fit the budget.
         """
-        return self._plans(complete(request, self.package.manifest))[-1]
+        full = complete(request, self.package.manifest)
+        return self._plans(full, self._applied(full))[-1]
 
-    def _plans(self, full: Request) -> tuple[Plan, ...]:
+    def _applied(self, full: Request) -> tuple[Applied, ...]:
+        """LoRAs and embeddings of each run of a completed request."""
+        return tuple(self._phases.adapters.of(stage.request) for stage in stages_of(full))
+
+    def _plans(self, full: Request, applied: Sequence[Applied]) -> tuple[Plan, ...]:
         """The plan of each run of a completed request."""
-        return tuple(self._plan(self._shape_of(stage)) for stage in stages_of(full))
+        return tuple(
+            self._plan(replace(self._shape_of(stage), embeddings=each.embeds, replaced=each.sizes))
+            for stage, each in zip(stages_of(full), applied, strict=True)
+        )
+
+    def _run(self, full: Request, cancel: threading.Event | None) -> Run:
+        applied = self._applied(full)
+        return Run(full, self._plans(full, applied), self._phases, cancel, applied)
 
     def _plan(self, shape: RequestShape) -> Plan:
         return plan(self.package, shape, self._devices, self._budget, self._preferences)
@@ -130,6 +156,8 @@ class Pipeline:
         rng: str = "cpu",
         edit: Edit | None = None,
         hires: Hires | None = None,
+        loras: Sequence[LoraUse] = (),
+        embeddings: Sequence[Path] = (),
         resume: SamplerState | None = None,
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
@@ -151,6 +179,8 @@ class Pipeline:
             rng: ``cpu`` (torch's stream), ``nv`` (NVIDIA's Philox) or ``numpy``.
             edit: a picture to start from, and where to paint; width and height are then its own.
             hires: a second, larger pass.
+            loras: LoRAs beside those the prompt names in tags, ``<lora:name:0.8>``.
+            embeddings: files of textual inversions; those in the model folders are known by name.
             resume: a ``Step.state`` of the same whole ``Request``, to go on from there to the bit.
             on_step: called after each step, in the same thread.
             cancel: set from any thread, it ends the job with ``Cancelled`` after the current step.
@@ -182,11 +212,13 @@ class Pipeline:
                 rng=rng,
                 edit=edit,
                 hires=hires,
+                loras=tuple(loras),
+                embeddings=tuple(embeddings),
             )
         request = complete(request, self.package.manifest)
         with _turn(self._turn, cancel):
             start = time.perf_counter()
-            run = Run(request, self._plans(request), self._phases, cancel)
+            run = self._run(request, cancel)
             latents, stage = (None, -1) if resume is None else (resume.x, resume.stage)
             with closing(run.steps(resume)) as steps_run:
                 for step in steps_run:
@@ -202,6 +234,7 @@ class Pipeline:
             pictures = run.finish(latents, stage)
             seeds, variations = seeds_of(request), variation_seeds_of(request)
             manifest = self.package.manifest
+            told = replace(request, prompt=with_tags(request.prompt, request.loras))
             return Result(
                 images=pictures,
                 seeds=seeds,
@@ -213,7 +246,12 @@ class Pipeline:
                 notes=(*run.notes, *run.recorder.notes),
                 infotexts=tuple(
                     infotext(
-                        request, seed, manifest, __version__, self.fields, variation_seed=variation
+                        told,
+                        seed,
+                        manifest,
+                        __version__,
+                        {**self.fields, **hashes_of(run.applied)},
+                        variation_seed=variation,
                     )
                     for seed, variation in zip_longest(seeds, variations)
                 ),
@@ -239,7 +277,7 @@ class Pipeline:
             Cancelled: ``cancel`` was set.
         """
         full = complete(request, self.package.manifest)
-        yield from Run(full, self._plans(full), self._phases, cancel).steps(resume)
+        yield from self._run(full, cancel).steps(resume)
 
     def decode(self, latents: Float32) -> tuple[Image.Image, ...]:
         """Latents ``(batch, channels, height/8, width/8)`` to RGB pictures."""

@@ -46,6 +46,10 @@ class RequestShape:
     """Whether pictures are encoded before the first step."""
     prompts: int = 1
     """Prompts drawn together in every step (AND)."""
+    embeddings: bool = False
+    """Whether the prompts have words whose vectors are not the text encoder's own."""
+    replaced: tuple[tuple[str, int], ...] = ()
+    """Bytes of weights that replace some of the package's, by component."""
 
 
 @dataclass(frozen=True)
@@ -332,7 +336,10 @@ def _place(
     preferences: Preferences,
 ) -> Placement:
     helpers = [item for item in devices if item.runtime == main.runtime and item.name == "cpu"]
-    device, artifacts = engines.graphs(package, component, main, mode, helpers)
+    told = shape.embeddings and component.startswith("text_encoder")
+    device, artifacts = engines.graphs(
+        package, component, main, mode, helpers, "embeddings" if told else None
+    )
     size = (shape.width, shape.height)
     upcast = package.manifest.latent.force_upcast
     precision = engines.precision_for(component, device, preferences.precision, upcast)
@@ -350,6 +357,7 @@ def _place(
     )
     if component in preferences.replaced:
         private += package.weight_file(component).file.size
+    private += dict(shape.replaced).get(component, 0)
     return Placement(component, artifacts, device, options, private, mapped)
 
 

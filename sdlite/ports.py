@@ -7,7 +7,7 @@ read from the session. All of it is settled here; sessions cast dtypes themselve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sdlite.engine import Session, TensorSpec
 from sdlite.errors import PackageInvalid, RequestError
-from sdlite.types import Array, Float32
+from sdlite.types import Array, Cond, Float32
 
 # What a role is called, the usual name first.
 NAMES = {
@@ -328,3 +328,15 @@ class EncoderPort:
 
 def _float32(value: Array) -> Float32:
     return value.astype(np.float32, copy=False)
+
+
+def in_calls_of(most: int, port: UnetPort) -> Callable[[Float32, Float32, Cond], Float32]:
+    """The U-Net in calls of at most ``most`` items."""
+
+    def predict(x: Float32, timestep: Float32, cond: Cond) -> Float32:
+        if len(x) <= most:
+            return port.predict(x, timestep, cond.context, cond.added)
+        pieces = [slice(start, start + most) for start in range(0, len(x), most)]
+        return np.concatenate([predict(x[p], timestep[p], cond.take(p)) for p in pieces])
+
+    return predict

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sdlite.choices import find_emphasis, find_rng
 from sdlite.edit.request import MAX_STEPS, complete_edit, complete_hires, stages_of
 from sdlite.errors import RequestError
+from sdlite.loras import LoraUse
 from sdlite.manifest import Manifest
 from sdlite.sampling import OPTIONS, Variation, custom, find_sampler, resolve
 from sdlite.types import Request
@@ -100,6 +102,7 @@ def complete(request: Request, manifest: Manifest) -> Request:
                 f"guidance interval {low} to {high} does not go from a low sigma to a high one, "
                 "e.g. 0.3 to 5.4"
             )
+    _check_loras(request.loras)
     sampler_name = defaults.sampler if request.sampler is None else request.sampler
     schedule_name = request.schedule
     if schedule_name is None and request.sampler is None:
@@ -125,6 +128,17 @@ def complete(request: Request, manifest: Manifest) -> Request:
     for stage in stages_of(full)[1:]:
         complete(stage.request, manifest)
     return full
+
+
+def _check_loras(loras: Sequence[LoraUse]) -> None:
+    for use in loras:
+        if not isinstance(use, LoraUse):
+            raise RequestError(f"LoRA {use!r} is no LoraUse; write sdlite.LoraUse(name, 0.8)")
+        for strength in (use.unet, use.text_encoder or 0.0, *(value for _, value in use.blocks)):
+            if not math.isfinite(strength):
+                raise RequestError(f"LoRA {use.name}: strength {strength} is no number")
+        if use.rank is not None and use.rank < 1:
+            raise RequestError(f"LoRA {use.name}: rank {use.rank} is less than 1")
 
 
 def _clean(text: str) -> str:

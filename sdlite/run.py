@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from PIL import Image
 
+from sdlite.adapters import Applied
 from sdlite.edit.request import stages_of
 from sdlite.edit.start import Start, lay_out_edit
 from sdlite.edit.upscale import scale_latents
@@ -27,6 +28,7 @@ class Run:
         plans: one for each of its stages.
         phases: what does the work.
         cancel: set from any thread, it ends the job with ``Cancelled``.
+        applied: LoRAs and embeddings of each stage.
 
     Raises:
         RequestError: the mask of an edit is empty.
@@ -38,8 +40,10 @@ class Run:
         plans: Sequence[Plan],
         phases: Phases,
         cancel: threading.Event | None,
+        applied: Sequence[Applied],
     ) -> None:
         self.plans = tuple(plans)
+        self.applied = tuple(applied)
         self.recorder = Recorder()
         self.notes = list(unused_options(request))
         self._stages = stages_of(request)
@@ -68,10 +72,17 @@ class Run:
             stage, plan = self._stages[number], self.plans[number]
             check_cancel(self._cancel)
             earlier = self._stages[0].request.steps if number else None
+            applied = self.applied[number]
             conditioning = self._phases.condition(
-                stage.request, plan, self.recorder, earlier, more=number + 1 < len(self._stages)
+                stage.request,
+                plan,
+                self.recorder,
+                earlier,
+                more=number + 1 < len(self._stages),
+                applied=applied,
             )
-            self.notes.extend(note for note in conditioning.notes if note not in self.notes)
+            told = (*applied.notes, *conditioning.notes)
+            self.notes.extend(note for note in told if note not in self.notes)
             check_cancel(self._cancel)
             start = self._start(number, base)
             check_cancel(self._cancel)
@@ -85,6 +96,7 @@ class Run:
                 self.recorder,
                 self._cancel,
                 resumed,
+                applied,
             ):
                 latents = step.x
                 yield replace(

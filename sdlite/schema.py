@@ -7,6 +7,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ def encode(value: object) -> Any:
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def _is_default(item: dataclasses.Field[Any], value: object) -> bool:
@@ -62,7 +63,15 @@ def _decode(kind: Any, value: object, where: str) -> object:
     if origin is tuple:
         if not isinstance(value, list):
             raise _wrong(where, value, "a list")
-        element = typing.get_args(kind)[0]
+        element, *others = typing.get_args(kind)
+        if others and others != [...]:
+            kinds = (element, *others)
+            if len(value) != len(kinds):
+                raise _wrong(where, value, f"a list of {len(kinds)}")
+            return tuple(
+                _decode(each, item, f"{where}[{i}]")
+                for i, (each, item) in enumerate(zip(kinds, value, strict=True))
+            )
         return tuple(_decode(element, item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, dict):
@@ -107,6 +116,8 @@ def _decode_scalar(kind: Any, value: object, where: str) -> object:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         # An integer beyond a double's range is as little a finite number as infinity.
         value = float(value) if abs(value) < 1 << 1023 else math.inf
+    if kind is Path and isinstance(value, str):
+        return Path(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise _wrong(where, value, f"a {kind.__name__}")
     if isinstance(value, float) and not math.isfinite(value):

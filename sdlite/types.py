@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL.Image import Image
+
+from sdlite.loras import LoraUse
 
 Array: TypeAlias = npt.NDArray[Any]
 Float32: TypeAlias = npt.NDArray[np.float32]
@@ -328,6 +331,10 @@ class Request:
     sigmas: tuple[float, ...] | None = None
     """The noise levels to visit, falling, instead of a schedule; 0 at the end is added. They
     decide ``steps``."""
+    loras: tuple[LoraUse, ...] = ()
+    """LoRAs beside those the prompt names in tags."""
+    embeddings: tuple[Path, ...] = ()
+    """Textual inversions to know by name, beside those in the model folders."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import click
 
 from sdlite import __version__
 from sdlite.cli.again import again
+from sdlite.cli.bake import bake
 from sdlite.cli.cache import cache
 from sdlite.cli.completion import completion
 from sdlite.cli.config import config
@@ -56,6 +57,7 @@ COMMANDS = (
     again,
     resume,
     export,
+    bake,
     merge,
     inspect,
     pull,

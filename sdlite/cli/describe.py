@@ -33,10 +33,18 @@ def _plain(value: Any) -> dict[str, Any]:
         part = getattr(value, item.name)
         if hasattr(part, "__dataclass_fields__"):
             part = _plain(part)
+        elif isinstance(part, tuple):
+            part = [_value(inner) for inner in part]
         elif hasattr(part, "getpixel"):
             part = {"width": part.width, "height": part.height}
-        found[item.name] = part
+        found[item.name] = str(part) if isinstance(part, Path) else part
     return found
+
+
+def _value(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return _plain(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def _rounded(fields: dict[str, Any]) -> dict[str, Any]:

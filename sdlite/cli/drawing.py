@@ -19,6 +19,7 @@ from sdlite import __version__, home
 from sdlite.cli.describe import describe_picture, describe_plan
 from sdlite.cli.edge import INTERRUPTED, tell
 from sdlite.cli.interrupt import Job
+from sdlite.cli.loras import read_embeddings, read_loras
 from sdlite.cli.options import PICTURE_SETTINGS, load_settings
 from sdlite.cli.progress import wanted
 from sdlite.cli.table import readable
@@ -28,14 +29,16 @@ from sdlite.output import Destination, destination
 from sdlite.settings import find_option
 
 if TYPE_CHECKING:
+    from sdlite.loras import LoraUse
     from sdlite.pipeline import Pipeline
     from sdlite.types import Request, Result, Step
 
 log = logging.getLogger("sdlite.cli")
 
 SEEDS = 2**64
-FLAGS = ("metadata", "overwrite", "preview", "progress", "quiet", "as_json", "styles")
-"""Options that are no settings with a value."""
+FLAGS = ("metadata", "overwrite", "preview", "progress", "quiet", "as_json")
+LISTS = ("styles", "loras", "embeddings")
+"""Options that are no settings with a value; ``LISTS`` may be given several times."""
 
 Change = Callable[["Request", "Pipeline"], "Request"]
 """What a command makes of a request with the common options, for an opened model."""
@@ -70,6 +73,10 @@ class DrawingOptions:
     """Whether one JSON object is printed instead."""
     styles: tuple[str, ...]
     """Names of styles to add to the prompts."""
+    loras: tuple[LoraUse, ...]
+    """LoRAs to apply."""
+    embeddings: tuple[Path, ...]
+    """Files of embeddings."""
     beside: Path
     """The folder of the settings file."""
 
@@ -81,15 +88,24 @@ class DrawingOptions:
         for name in ("metadata", "preview"):
             flags[name] = values.get(name).value if flags[name] is None else flags[name]
         flags["progress"] = wanted(False if flags["quiet"] else flags["progress"])
+        flags["styles"] = given["styles"]
+        flags["loras"] = read_loras(given["loras"], given["lora_weight"])
+        flags["embeddings"] = read_embeddings(given["embeddings"])
+        plain = (*FLAGS, *LISTS, "lora_weight")
         chosen = {
-            name: values.get(name, text).value for name, text in given.items() if name not in FLAGS
+            name: values.get(name, text).value for name, text in given.items() if name not in plain
         }
         return cls(settings=chosen, beside=values.path.parent, **flags)
 
     @classmethod
     def of_one(cls, given: Mapping[str, Any]) -> DrawingOptions:
         """The same where a file says what is drawn, one picture: settings do not."""
-        read = cls.read(dict.fromkeys(PICTURE_SETTINGS) | {"styles": ()} | dict(given))
+        read = cls.read(
+            dict.fromkeys(PICTURE_SETTINGS)
+            | dict.fromkeys(LISTS, ())
+            | {"lora_weight": 1.0}
+            | dict(given)
+        )
         plain = {name: find_option(name) for name in PICTURE_SETTINGS}
         unset = {
             name: None if option.default is None else option.parse(name, option.default)
@@ -114,6 +130,8 @@ def draw(
         prompts=prompts,
         wording=words,
         settings=chosen,
+        loras=options.loras,
+        embeddings=options.embeddings,
         target=destination(
             chosen["output"],
             len(prompts) * chosen["images"],
@@ -178,6 +196,10 @@ class Drawing:
     """What styles and wildcards make of it."""
     settings: Mapping[str, Any]
     """Parsed options by name."""
+    loras: tuple[LoraUse, ...]
+    """LoRAs to apply."""
+    embeddings: tuple[Path, ...]
+    """Files of embeddings."""
     target: Destination
     """Where to write."""
     metadata: bool
@@ -309,6 +331,8 @@ class Drawing:
                     emphasis=chosen["emphasis"],
                     guidance_rescale=chosen["guidance_rescale"],
                     guidance_interval=chosen["guidance_interval"],
+                    loras=self.loras,
+                    embeddings=self.embeddings,
                     variation_strength=chosen["variation_strength"],
                     variation_seed=(variation + index) % SEEDS if varied else -1,
                     seed_resize=chosen["seed_resize"],

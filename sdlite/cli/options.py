@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from sdlite import home, settings
 from sdlite.choices import COMPUTE_PRECISIONS, EMPHASES, MEMORY_MODES, RNGS
+from sdlite.cli.loras import lora_options
 from sdlite.errors import SdliteError
 from sdlite.output import FORMATS
 
@@ -195,6 +196,15 @@ _PICTURES = (
         metavar="FOLDER",
         help="Replace __name__ in prompts by a line of FOLDER/name.txt, chosen by the seed. "
         "Default: wildcards beside the settings.",
+    ),
+    lora_options(),
+    click.option(
+        "--embedding",
+        "embeddings",
+        metavar="FILE",
+        multiple=True,
+        help="Know a textual inversion by its file's name in prompts; those in the model folders "
+        "are known anyway. May be given several times.",
     ),
 )
 """What is drawn."""

@@ -13,6 +13,7 @@ from sdlite.text.encoder import Encoded, Encoder, Group, check_weight, encode_gr
 from sdlite.text.labels import Labels
 from sdlite.text.prompt import read_negative, read_prompt
 from sdlite.text.schedule import Change, Nodes, schedule, walk
+from sdlite.text.tags import LORA_KINDS
 from sdlite.text.weighting import BY_NAME
 from sdlite.types import Cond, Conditions, Float32, StepConds
 
@@ -148,7 +149,11 @@ def condition(
                 f"{name} takes {chunks} chunks of {encoders[0].tokenizer.size} tokens; every step "
                 "reads all of them, which takes time and memory"
             )
-    notes += [f"{tag.text} in the prompt is not applied" for tag in read.tags]
+    notes += [
+        f"{tag.text} in the prompt is not applied"
+        for tag in read.tags
+        if tag.kind not in LORA_KINDS
+    ]
     if len(weights) == 1 and weights[0] != 1.0:
         notes.append(
             f"the prompt ends in ':{weights[0]:g}', which gives the whole of it that weight, as in "

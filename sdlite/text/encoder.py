@@ -15,12 +15,12 @@ from sdlite.text.attention import BREAK, Span
 from sdlite.text.chunks import Chunk, cut_chunks
 from sdlite.text.tokenizer import ClipTokenizer
 from sdlite.text.weighting import Emphasis, blend, leave_empty, scale
+from sdlite.text.words import Words
 from sdlite.types import Float32
 
 ROWS_PER_CALL = 2
 """Chunks in one call of the text encoder: a prompt and its negative, as plans count."""
 MAX_WEIGHT = 1e6
-MAX_BLENDS = 100
 EMPTY = Chunk((), ())
 
 
@@ -36,6 +36,8 @@ class Encoder:
     """Texts to tokens."""
     encode: Encode
     """The graph."""
+    words: Words | None = None
+    """Words with vectors of their own; None when the prompts have none."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +79,20 @@ def encode_groups(
         RequestError: a weight is too large to compute with.
         EngineError: the engine failed.
     """
-    texts = [[_cut(encoder.tokenizer, text, emphasis) for text in g.texts] for g in groups]
+    texts = [[_cut(encoder, text, emphasis) for text in g.texts] for g in groups]
     rows = _Rows(encoder)
     for group in texts:
         count = max(len(version) for text in group for version in _versions(text))
         for text in group:
             for version in _versions(text):
                 version.extend([EMPTY] * (count - len(version)))
-    every = [text for group in texts for text in group]
-    # Whole texts first: a prompt and its negative share a call.
-    for text in every:
-        rows.add(text.chunks)
-    for text in every:
-        for _, chunks in text.without:
-            rows.add(chunks)
-    weighted = any(weight != 1.0 for text in every for c in text.chunks for weight in c.weights)
+    for versions in (_versions(text)[:1] for group in texts for text in group):
+        rows.add(versions[0])
+    for group in texts:
+        for text in group:
+            for version in _versions(text)[1:]:
+                rows.add(version)
+    weighted = any(w != 1.0 for g in texts for text in g for c in text.chunks for w in c.weights)
     if emphasis.leaves_empty and weighted:
         rows.add([EMPTY])
     rows.run()
@@ -108,28 +109,32 @@ def _versions(text: _Text) -> list[list[Chunk]]:
     return [text.chunks, *(chunks for _, chunks in text.without)]
 
 
-def _cut(tokenizer: ClipTokenizer, text: str, emphasis: Emphasis) -> _Text:
+def _cut(encoder: Encoder, text: str, emphasis: Emphasis) -> _Text:
     spans = emphasis.parse(text)
     for words, weight in spans:
         check_weight(words, weight)
-    weak = [i for i, span in enumerate(spans) if span != BREAK and span[1] < 1.0]
-    if not emphasis.blends:
-        weak = []
-    elif len(weak) > MAX_BLENDS:
-        raise RequestError(
-            f"{len(weak)} pieces of the prompt weigh less than 1: for each the text is encoded "
-            f"again without it, at most {MAX_BLENDS} times; use another emphasis"
-        )
-    without = [(spans[i][1], _chunks(tokenizer, [*spans[:i], *spans[i + 1 :]])) for i in weak]
-    return _Text(_chunks(tokenizer, spans), without)
+    without = []
+    if emphasis.blends:
+        for index, span in enumerate(spans):
+            if span != BREAK and span[1] < 1.0:
+                rest = [*spans[:index], *spans[index + 1 :]]
+                without.append((span[1], _chunks(encoder, rest)))
+    return _Text(_chunks(encoder, spans), without)
 
 
-def _chunks(tokenizer: ClipTokenizer, spans: Sequence[Span]) -> list[Chunk]:
-    tokens = tokenizer.tokenize([words for words, _ in spans])
+def _chunks(encoder: Encoder, spans: Sequence[Span]) -> list[Chunk]:
+    tokens = encoder.tokenizer.tokenize([words for words, _ in spans])
+    if encoder.words is not None:
+        tokens = [encoder.words.put_in(ids) for ids in tokens]
     pieces = [
         None if span == BREAK else (ids, span[1]) for span, ids in zip(spans, tokens, strict=True)
     ]
-    return cut_chunks(pieces, tokenizer.size, tokenizer.comma)
+    return cut_chunks(
+        pieces,
+        encoder.tokenizer.size,
+        encoder.tokenizer.comma,
+        None if encoder.words is None else encoder.words.lengths,
+    )
 
 
 class _Rows:

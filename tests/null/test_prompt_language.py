@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdlite.errors import RequestError
+from sdlite.loras import LoraUse
 from sdlite.text.attention import BREAK, parse_attention
 from sdlite.text.comfyui import parse_comfyui
 from sdlite.text.compel import parse_compel
 from sdlite.text.composition import split_composition
 from sdlite.text.prompt import evaluations, read_prompt
 from sdlite.text.schedule import Change, parse_schedule, schedule, walk
-from sdlite.text.tags import LoraTag, lora_tags, split_tags
+from sdlite.text.tags import lora_tags, read_strength, split_tags, with_tags
 
 
 @pytest.mark.parametrize(
@@ -148,10 +149,21 @@ def test_tags() -> None:
     assert text == "a  cat "
     assert [tag.kind for tag in tags] == ["lora", "hypernet", "lyco"]
     assert tags[0].text == "<lora:one:0.8>"
-    assert lora_tags(tags) == (LoraTag("one", 0.8, 0.8), LoraTag("three", 0.25, 0.5, 4))
+    assert lora_tags(tags) == (LoraUse("one", 0.8), LoraUse("three", 0.25, 0.5, rank=4))
     (two,) = lora_tags(split_tags("<lora:a b:0.5:0.7:8>")[1])
-    assert two == LoraTag("a b", 0.7, 0.5, 8)
+    assert two == LoraUse("a b", 0.7, 0.5, rank=8)
     assert split_tags("1 < 2 <3 <> <:> <a>") == ("1 < 2 <3 <> <:> <a>", ())
+    factors = ",".join(str(n / 4) for n in range(17))
+    (blocks,) = lora_tags(split_tags(f"<lora:x:1:lbw={factors}>")[1])
+    assert dict(blocks.blocks)["BASE"] == 0.0 and dict(blocks.blocks)["OUT11"] == 4.0
+    for use in (two, blocks, LoraUse("y", -0.5), LoraUse("z", 0.0, 1.0)):
+        prompt = with_tags("a cat", (use,))
+        assert lora_tags(split_tags(prompt)[1]) == (use,)
+    assert read_strength("a=b", "te=0:unet=0.5") == LoraUse("a b", 0.5, 0.0)
+    with pytest.raises(RequestError, match="lbw has 3 factors; lists have 12, 17, 20, 26"):
+        lora_tags(split_tags("<lora:x:1:lbw=1,2,3>")[1])
+    with pytest.raises(RequestError, match="'loud' is not known"):
+        lora_tags(split_tags("<lora:x:loud=1>")[1])
     with pytest.raises(RequestError, match=r"<lora:x:much>: 'much' is no number"):
         lora_tags(split_tags("<lora:x:much>")[1])
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sdlite
 
 PUBLIC = """
-Cancelled Edit EngineError Hires NoPlan OutOfMemory OutputError Package PackageError Pipeline Plan
-Request RequestError Result RuntimeUnavailable SamplerState SdliteError SourceError Step UnknownName
-load
+Cancelled Edit EngineError Hires LoraUse NoPlan OutOfMemory OutputError Package PackageError
+Pipeline Plan Request RequestError Result RuntimeUnavailable SamplerState SdliteError SourceError
+Step UnknownName load
 """
 
 

@@ -1,1 +1,0 @@
-"""OpenAI's images API, ``/v1``."""
