@@ -266,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="shapes", help="name or path of a package")
     parser.add_argument("--cases", type=int, default=100, help="pictures for each figure")
-    parser.add_argument("--only", nargs="+", choices=sorted(DRAWERS), default=sorted(DRAWERS))
+    parser.add_argument("--only", nargs="+", choices=list(DRAWERS), default=list(DRAWERS))
     parser.add_argument("--pictures", type=Path, help="keep contact sheets here")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "quality-editing.json")
     chosen = parser.parse_args(arguments)
