@@ -79,6 +79,12 @@ def measure(
             note="whole command, interpreter start included; source not in the file cache",
         ),
         Measurement(
+            f"{job.name}_processor_seconds",
+            f"Processor seconds of all threads: {source}",
+            "s",
+            tuple(outcome.processor_seconds for outcome in outcomes),
+        ),
+        Measurement(
             f"{job.name}_max_rss",
             f"Peak RSS: {source}",
             "bytes",

@@ -28,7 +28,7 @@ ORDER = (
     "generate-mapped",
     "memory-limit",
     "export",
-    "export-xl",
+    "export-families",
     "export-shapes",
     "start",
 )

@@ -44,6 +44,8 @@ class Outcome:
 
     seconds: float
     """From start to end, wall clock."""
+    processor_seconds: float
+    """User and system time of all its threads: what other work on the machine changes least."""
     exit_code: int
     """0 for success, negative when a signal ended it."""
     max_rss: int
@@ -73,6 +75,7 @@ def run(command: Sequence[str]) -> Outcome:
     unit = 1 if sys.platform == "darwin" else 1024
     return Outcome(
         seconds,
+        usage.ru_utime + usage.ru_stime,
         process.returncode,
         usage.ru_maxrss * unit,
         watch.private_peak,

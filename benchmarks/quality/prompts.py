@@ -10,7 +10,8 @@ Karras sigmas:
 - negative: a picture that leaves the colour open came out in some colour; with that colour as the
   negative prompt, is the colour gone?
 - and: does `a COLOUR SHAPE AND a COLOUR background` show both? The model was never told a
-  background alone, so `a COLOUR SHAPE AND a SHAPE on a COLOUR background` is asked too.
+  background alone, so `a COLOUR SHAPE AND a SHAPE on a COLOUR background` is asked too, also
+  with weights that sum to 1, which leave guidance as strong as it is for one prompt.
 
 Writes results/prompts-NAME.json; with --sheet also a contact sheet of the first cases of each.
 """
@@ -39,6 +40,8 @@ Draw = Callable[..., Image.Image]
 Cell = tuple[Image.Image, str, bool]
 """A picture, its label, and whether it is as it should be."""
 SEED = 20
+LEAST_SHIFT = 0.2
+"""Redness, of 255 over the whole picture, that counts as a difference."""
 LEAST_LEVELS = 32
 """Difference in a channel, of 255, that counts as another colour."""
 LEAST_CHANGE = 0.01
@@ -79,9 +82,12 @@ def measure_weights(draw: Draw, cases: int) -> tuple[dict[str, Any], list[Cell]]
             right = values[2] > values[0]
             cells += [(i, p, right) for i, p in zip(images, prompts, strict=True)]
     means = np.mean(found, axis=0)
+    shifts = [values[2] - values[0] for values in found]
     return {
         "cases": cases,
-        "redder_at_1.5_than_at_0.5": share(values[2] > values[0] for values in found),
+        "redder_at_1.5_than_at_0.5": share(shift >= LEAST_SHIFT for shift in shifts),
+        "less_red": share(shift <= -LEAST_SHIFT for shift in shifts),
+        "alike": share(abs(shift) < LEAST_SHIFT for shift in shifts),
         "mean_redness": {
             str(weight): round(float(mean), 2)
             for weight, mean in zip((0.5, 1.0, 1.5), means, strict=True)
@@ -149,6 +155,7 @@ def measure_negative(draw: Draw, cases: int) -> tuple[dict[str, Any], list[Cell]
 WORDINGS = {
     "background_alone": "a {colour} {shape} AND a {ground} background",
     "shape_on_background": "a {colour} {shape} AND a {shape} on a {ground} background",
+    "weights_sum_to_1": ("a {colour} {shape} :0.7 AND a {shape} on a {ground} background :0.3"),
     "one_prompt": "a {colour} {shape} on a {ground} background",
 }
 

@@ -1,4 +1,4 @@
-"""``sdlite serve``: answer AUTOMATIC1111's API and others."""
+"""``sdlite serve``: AUTOMATIC1111's API, OpenAI's and our own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ENGINE = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime")
 
 
-@click.command(short_help="Serve A1111's API to other programs.")
+@click.command(short_help="Serve A1111's and OpenAI's APIs to other programs.")
 @click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address.")
 @click.option("--port", metavar="N", type=click.IntRange(0, 65535), default=7860, show_default=True)
 @click.option(
@@ -127,7 +127,7 @@ ENGINE = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime
 )
 @common
 def serve(host: str, port: int, **given: Any) -> None:
-    """Answer requests of programs that speak AUTOMATIC1111's API, on this machine only.
+    """Answer programs that speak AUTOMATIC1111's API or OpenAI's for images, on this machine only.
 
     Prints the address once it answers. Models open when they are needed. Ctrl-C ends it. The log,
     one JSON object a line on standard error, has no prompts.

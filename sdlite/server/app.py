@@ -18,6 +18,8 @@ from sdlite.server.a1111 import api as a1111_api
 from sdlite.server.call import Call, Endpoint, Shape, error_response, handler, plain_shape
 from sdlite.server.guard import Guard
 from sdlite.server.metrics import CONTENT_TYPE
+from sdlite.server.native import api as native_api
+from sdlite.server.openai import api as openai_api
 from sdlite.server.openapi import document
 from sdlite.server.problem import Refused
 from sdlite.server.state import Server
@@ -27,6 +29,8 @@ def make_app(server: Server) -> ASGIApp:
     """The application; its lifespan starts and stops the engine room."""
     groups: list[tuple[str, Shape, list[Endpoint]]] = [
         ("a1111", a1111_api.shape, a1111_api.Api(server).endpoints()),
+        ("openai", openai_api.shape, openai_api.Api(server).endpoints()),
+        ("native", plain_shape, native_api.Api(server).endpoints()),
         ("server", plain_shape, _own(server)),
     ]
     described = document([(tag, endpoints) for tag, _, endpoints in groups])
@@ -81,7 +85,9 @@ def make_app(server: Server) -> ASGIApp:
 
 def shape_of(path: str) -> Shape:
     """How errors are written under a path."""
-    return a1111_api.shape if path.startswith(a1111_api.PREFIX) else plain_shape
+    if path.startswith(a1111_api.PREFIX):
+        return a1111_api.shape
+    return openai_api.shape if path.startswith(openai_api.PREFIX) else plain_shape
 
 
 def _own(server: Server) -> list[Endpoint]:

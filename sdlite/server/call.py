@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -108,9 +109,15 @@ class Watch:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._event.set)
 
+        self._job, self._listener = job, listener
         job.listeners.append(listener)
         if job.over:
             self._event.set()
+
+    def close(self) -> None:
+        """Stop being told."""
+        with contextlib.suppress(ValueError):
+            self._job.listeners.remove(self._listener)
 
     async def change(self) -> None:
         """Wait until something changed since the last call."""

@@ -15,6 +15,9 @@ from sdlite.server.problem import Refused
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from sdlite.server.jobs import Job
+    from sdlite.server.state import Server
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 """What is read; Pillow knows more, some of which starts other programs."""
 MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
@@ -94,3 +97,18 @@ def to_base64(image: Image, format: str = "png", infotext: str | None = None) ->
     from sdlite.output import encode
 
     return base64.b64encode(encode(image, format, infotext)).decode("ascii")
+
+
+def preview(server: Server, job: Job) -> Image | None:
+    """What the model takes the picture for, a pixel a latent cell, enlarged; None before step 1."""
+    latents = job.progress.latents
+    if latents is None:
+        return None
+    from PIL import Image
+
+    from sdlite.preview import map_for, to_picture
+
+    space = server.shelf.manifest(server.shelf.find(job.order.model)).latent
+    small = Image.fromarray(to_picture(latents, map_for(space)))
+    size = (small.width * space.factor, small.height * space.factor)
+    return small.resize(size, Image.Resampling.BILINEAR)

@@ -140,6 +140,10 @@ class EngineRoom:
         pace = self._pace.get(order.model)
         return FIRST_GUESS if pace is None else pace * order.work
 
+    def forecast(self, order: Order) -> float | None:
+        """Seconds an order should take; None as long as nobody can tell."""
+        return self.expected(order) if order.model in self._pace else None
+
     def seconds_before(self, job: Job) -> float:
         """Seconds until a waiting job should begin."""
         with self._changed:

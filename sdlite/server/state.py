@@ -98,6 +98,10 @@ class Server:
 
         return open_model
 
+    def open_model(self, name: str) -> Pipeline:
+        """A pipeline of one's own, to plan with; close it. Weights are not read."""
+        return self._opener(self.setup.devices[0])(name)
+
     @property
     def styles_file(self) -> Path:
         """Where styles are."""

@@ -21,6 +21,7 @@ from sdlite.types import Float32
 ROWS_PER_CALL = 2
 """Chunks in one call of the text encoder: a prompt and its negative, as plans count."""
 MAX_WEIGHT = 1e6
+MAX_BLENDS = 100
 EMPTY = Chunk((), ())
 
 
@@ -86,13 +87,14 @@ def encode_groups(
         for text in group:
             for version in _versions(text):
                 version.extend([EMPTY] * (count - len(version)))
-    for versions in (_versions(text)[:1] for group in texts for text in group):
-        rows.add(versions[0])
-    for group in texts:
-        for text in group:
-            for version in _versions(text)[1:]:
-                rows.add(version)
-    weighted = any(w != 1.0 for g in texts for text in g for c in text.chunks for w in c.weights)
+    every = [text for group in texts for text in group]
+    # Whole texts first: a prompt and its negative share a call.
+    for text in every:
+        rows.add(text.chunks)
+    for text in every:
+        for _, chunks in text.without:
+            rows.add(chunks)
+    weighted = any(weight != 1.0 for text in every for c in text.chunks for weight in c.weights)
     if emphasis.leaves_empty and weighted:
         rows.add([EMPTY])
     rows.run()
@@ -113,12 +115,15 @@ def _cut(encoder: Encoder, text: str, emphasis: Emphasis) -> _Text:
     spans = emphasis.parse(text)
     for words, weight in spans:
         check_weight(words, weight)
-    without = []
-    if emphasis.blends:
-        for index, span in enumerate(spans):
-            if span != BREAK and span[1] < 1.0:
-                rest = [*spans[:index], *spans[index + 1 :]]
-                without.append((span[1], _chunks(encoder, rest)))
+    weak = [i for i, span in enumerate(spans) if span != BREAK and span[1] < 1.0]
+    if not emphasis.blends:
+        weak = []
+    elif len(weak) > MAX_BLENDS:
+        raise RequestError(
+            f"{len(weak)} pieces of the prompt weigh less than 1: for each the text is encoded "
+            f"again without it, at most {MAX_BLENDS} times; use another emphasis"
+        )
+    without = [(spans[i][1], _chunks(encoder, [*spans[:i], *spans[i + 1 :]])) for i in weak]
     return _Text(_chunks(encoder, spans), without)
 
 

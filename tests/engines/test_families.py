@@ -104,3 +104,23 @@ def test_an_autoencoder_beyond_float16_is_computed_in_float32() -> None:
     assert precision_for("vae_decoder", narrow, None, force_upcast=True) == "fp16"
     wide = Device("any", "cpu", "a CPU", precisions=("bf16", "fp32"))
     assert precision_for("vae_decoder", wide, None, force_upcast=True) == "bf16"
+
+
+def test_the_command_takes_a_scale_for_the_picture(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from sdlite.cli import main
+
+    model = package(tmp_path, EDIT)
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    done = CliRunner().invoke(
+        main,
+        [
+            *("edit", str(tmp_path / "red.png"), "make it blue", "--model", str(model)),
+            *("--strength", "1", "--image-guidance", "1.7", "--steps", "2", "--no-progress"),
+            *("--runtime", "onnxruntime", "--seed", "1", "-o", str(tmp_path / "blue.png")),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "blue.png") as picture:
+        assert "CFG scale: 7.0, Image CFG scale: 1.7, Seed: 1" in picture.info["parameters"]

@@ -145,6 +145,12 @@ def test_a_weight_that_is_too_large(model: TextModel, weight: str) -> None:
         model.context(f"a (cat:{weight})")
 
 
+def test_compel_encodes_a_text_again_only_so_often(model: TextModel) -> None:
+    with pytest.raises(RequestError, match="101 pieces of the prompt weigh less than 1"):
+        model.context("a- cat " * 101, "compel")
+    assert model.context("a- cat " * 101).shape[1] == WIDTH
+
+
 def chunks_of(pieces: list[Piece], size: int = 75) -> list[tuple[int, ...]]:
     chunks = cut_chunks(pieces, size, COMMA)
     assert all(len(chunk.weights) == len(chunk.tokens) for chunk in chunks)

@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from sdlite.server.a1111.answer import timestamp
 from sdlite.server.jobs import Job
-from sdlite.server.pictures import to_base64
+from sdlite.server.pictures import preview, to_base64
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from sdlite.server.state import Server
 
 BEGUN = 0.01
@@ -56,18 +54,3 @@ def _answer(
         "textinfo": words,
         "current_task": None if job is None else job.id,
     }
-
-
-def preview(server: Server, job: Job) -> Image | None:
-    """What the model takes the picture for, a pixel a latent cell, enlarged; None before step 1."""
-    latents = job.progress.latents
-    if latents is None:
-        return None
-    from PIL import Image
-
-    from sdlite.preview import map_for, to_picture
-
-    space = server.shelf.manifest(server.shelf.find(job.order.model)).latent
-    small = Image.fromarray(to_picture(latents, map_for(space)))
-    size = (small.width * space.factor, small.height * space.factor)
-    return small.resize(size, Image.Resampling.BILINEAR)

@@ -1,0 +1,105 @@
+"""Bodies of the native API: the fields of ``sdlite.Request``, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sdlite.server.limits import Limits
+from sdlite.server.pictures import read_picture
+
+if TYPE_CHECKING:
+    from sdlite.types import Request
+
+
+class Strict(BaseModel):
+    """Unknown fields are refused: a typing mistake must not draw another picture."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class EditBody(Strict):
+    """``sdlite.Edit``; pictures are base64."""
+
+    image: str
+    strength: float = 0.75
+    mask: str | None = None
+    alpha_mask: bool = False
+    invert_mask: bool = False
+    soft_mask: bool = False
+    mask_blur: float = 4.0
+    mask_content: str = "original"
+    only_masked: bool = False
+    padding: int = 32
+    resize: str | None = None
+    paste: bool = True
+    rules: str = "a1111"
+    image_guidance: float = 1.5
+
+
+class HiresBody(Strict):
+    """``sdlite.Hires``."""
+
+    scale: float = 2.0
+    width: int | None = None
+    height: int | None = None
+    upscaler: str = "Latent"
+    steps: int | None = None
+    strength: float = 0.7
+    sampler: str | None = None
+    schedule: str | None = None
+    prompt: str = ""
+    negative_prompt: str = ""
+    guidance: float | None = None
+
+
+class JobBody(Strict):
+    """``POST /api/v1/jobs`` and ``/api/v1/plan``: ``sdlite.Request`` and the model."""
+
+    model: str | None = None
+    prompt: str
+    negative_prompt: str = ""
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: str | None = None
+    schedule: str | None = None
+    seed: int = -1
+    images: int = Field(1, ge=1)
+    rng: str = "cpu"
+    clip_skip: int = 1
+    emphasis: str = "Original"
+    guidance_rescale: float | None = None
+    guidance_interval: tuple[float, float] | None = None
+    variation_strength: float = 0.0
+    variation_seed: int = -1
+    seed_resize: tuple[int, int] | None = None
+    seed_delta: int = 0
+    eta: float | None = None
+    s_churn: float = 0.0
+    s_tmin: float = 0.0
+    s_tmax: float = 0.0
+    s_noise: float = 1.0
+    sigmas: list[float] | None = Field(None, max_length=1001)
+    edit: EditBody | None = None
+    hires: HiresBody | None = None
+
+
+def read_request(body: JobBody, limits: Limits) -> Request:
+    """The request of a body; decodes pictures, so call it in a thread."""
+    from sdlite.types import Edit, Hires, Request
+
+    fields: dict[str, Any] = body.model_dump(exclude={"model", "edit", "hires"})
+    if body.sigmas is not None:
+        fields["sigmas"] = tuple(body.sigmas)
+    if body.edit is not None:
+        edit: dict[str, Any] = body.edit.model_dump()
+        edit["image"] = read_picture(body.edit.image, limits, "edit.image")
+        if body.edit.mask is not None:
+            edit["mask"] = read_picture(body.edit.mask, limits, "edit.mask")
+        fields["edit"] = Edit(**edit)
+    if body.hires is not None:
+        fields["hires"] = Hires(**body.hires.model_dump())
+    return Request(**fields)

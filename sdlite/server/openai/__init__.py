@@ -1,0 +1,1 @@
+"""OpenAI's images API, ``/v1``."""

@@ -1,0 +1,58 @@
+"""Bodies of OpenAI's images API, and keys it has not: seed, steps and so on."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Format = Literal["png", "jpeg", "webp"]
+
+
+class Images(BaseModel):
+    """Fields of every kind of request."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    model: str | None = None
+    n: int = Field(1, ge=1)
+    size: str = "auto"
+    quality: Literal["auto", "standard", "low", "medium", "high", "hd"] = "auto"
+    response_format: Literal["b64_json", "url"] = "b64_json"
+    output_format: Format = "png"
+    background: Literal["auto", "opaque", "transparent"] = "auto"
+    stream: bool = False
+    partial_images: int = Field(0, ge=0, le=3)
+    negative_prompt: str = ""
+    seed: int = Field(-1, ge=-1, lt=2**64)
+    steps: int | None = Field(None, ge=1)
+    guidance: float | None = Field(None, ge=0, le=100)
+    sampler: str | None = None
+    schedule: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {name: value for name, value in data.items() if value is not None}
+
+
+class Generation(Images):
+    """``POST /v1/images/generations``."""
+
+    prompt: str
+
+
+class EditForm(Images):
+    """``POST /v1/images/edits``; ``image`` and ``mask`` are files."""
+
+    prompt: str
+    strength: float | None = Field(None, ge=0, le=1)
+
+
+class VariationForm(Images):
+    """``POST /v1/images/variations``; ``image`` is a file."""
+
+    prompt: str = ""
+    strength: float | None = Field(None, ge=0, le=1)
