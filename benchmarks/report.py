@@ -31,10 +31,11 @@ ORDER = (
     "export-families",
     "export-shapes",
     "start",
+    "server",
 )
 """Result files in the order they are shown; others follow by name."""
 
-PROGRAMS = ("speed", "memory", "export", "start")
+PROGRAMS = ("speed", "memory", "export", "start", "server")
 
 INTRODUCTION = """\
 # Benchmarks

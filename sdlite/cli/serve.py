@@ -21,7 +21,14 @@ ENGINE = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime
 
 @click.command(short_help="Serve A1111's and OpenAI's APIs to other programs.")
 @click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address.")
-@click.option("--port", metavar="N", type=click.IntRange(0, 65535), default=7860, show_default=True)
+@click.option(
+    "--port",
+    metavar="N",
+    type=click.IntRange(0, 65535),
+    default=7860,
+    show_default=True,
+    help="Port; 0 takes any that is free.",
+)
 @click.option(
     "--models",
     "folders",
@@ -74,7 +81,14 @@ ENGINE = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime
     type=click.Path(file_okay=False, path_type=Path),
     help="Where pictures go that a client wants to be saved. Default: nowhere.",
 )
-@click.option("--max-queue", metavar="N", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--max-queue",
+    metavar="N",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Jobs that may wait; half of them of one client.",
+)
 @click.option(
     "--max-pixels",
     metavar="N",
@@ -83,7 +97,14 @@ ENGINE = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime
     show_default=True,
     help="Largest picture.",
 )
-@click.option("--max-steps", metavar="N", type=click.IntRange(1), default=150, show_default=True)
+@click.option(
+    "--max-steps",
+    metavar="N",
+    type=click.IntRange(1),
+    default=150,
+    show_default=True,
+    help="Steps of a picture, both passes together.",
+)
 @click.option(
     "--max-images",
     metavar="N",

@@ -232,12 +232,12 @@ class Api:
 
 
 def _engines() -> list[dict[str, Any]]:
-    found = []
+    found: list[dict[str, Any]] = []
     for name, devices in registry.available():
         if isinstance(devices, RuntimeUnavailable):
             found.append({"name": name, "devices": [], "problem": str(devices)})
             continue
-        listed: list[dict[str, Any]] = [
+        listed = [
             {
                 "name": device.name,
                 "description": device.description,

@@ -1,0 +1,267 @@
+"""How soon ``sdlite serve`` answers, what it takes while idle, and what it adds to a picture.
+
+``python -m benchmarks.server [--model MODEL] [--clients N --requests N]``. The last part is a mixed
+load: some clients hang up in the middle, some jobs are cancelled, and memory is watched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import math
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sdlite
+from benchmarks.machine import machine
+from benchmarks.record import RESULTS, Measurement, write
+
+START_TARGET = 1.5
+IDLE_TARGET = 120e6
+OVERHEAD_TARGET = 10.0
+SLOPE_TARGET = 50_000.0
+SETTLED_JOBS = 20
+"""Jobs after which memory should not grow any more."""
+GONE_SHARE, CANCEL_SHARE = 0.2, 0.1
+PROMPT = "a large red circle on a blue background"
+
+
+class Running:
+    """A server in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process = process
+        self.port = port
+
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+        """Status and body of an answer, over a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+        try:
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, data)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def hang_up(self, path: str, body: Any, after: float) -> None:
+        """Send a request and close the connection before the answer."""
+        data = json.dumps(body).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(head.encode() + data)
+            time.sleep(after)
+
+    def figure(self, name: str) -> float:
+        """A figure of ``/metrics``."""
+        text = self.ask("GET", "/metrics")[1].decode()
+        return float(next(line for line in text.splitlines() if line.startswith(name)).split()[-1])
+
+    def processor_seconds(self) -> float:
+        """Processor time taken so far; Linux only, else not a number."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return math.nan
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> tuple[float, float]:
+        """Private and mapped bytes."""
+        private = self.figure('sdlite_memory_bytes{kind="private"}')
+        return private, self.figure('sdlite_memory_bytes{kind="mapped"}')
+
+
+@contextmanager
+def serving(model: str, *options: str) -> Iterator[Running]:
+    """A server from its start to its end."""
+    command = [sys.executable, "-m", "sdlite.cli", "serve", "--port", "0", "--model", model]
+    with subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield Running(process, int(process.stdout.readline().rpartition(":")[2]))
+        finally:
+            process.terminate()
+
+
+def start(model: str, rounds: int) -> list[Measurement]:
+    """From starting the process to the first answer, and memory then."""
+    seconds, processor, memory = [], [], []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        with serving(model) as server:
+            status, _ = server.ask("GET", "/sdapi/v1/options")
+            seconds.append(time.perf_counter() - begun)
+            processor.append(server.processor_seconds())
+            if status != 200:
+                raise RuntimeError(f"the server answered {status}")
+            memory.append(sum(server.memory()))
+    return [
+        Measurement(
+            "first_answer_seconds",
+            "sdlite serve: process to first answer (options)",
+            "s",
+            tuple(seconds),
+            target=START_TARGET,
+        ),
+        Measurement(
+            "first_answer_processor_seconds",
+            "sdlite serve: processor time until then",
+            "s",
+            tuple(processor),
+            note="what is left of the above on a machine that does nothing else",
+        ),
+        Measurement(
+            "idle_bytes",
+            "sdlite serve: resident memory, no model open",
+            "bytes",
+            tuple(memory),
+            statistic="max",
+            target=IDLE_TARGET,
+            note="private and mapped pages",
+        ),
+    ]
+
+
+def overhead(model: str, rounds: int, steps: int, threads: int) -> list[Measurement]:
+    """The same picture over HTTP and in Python, in turns, each after one to warm up."""
+    body = {"prompt": PROMPT, "seed": 7, "steps": steps}
+    inside, outside, cost = [], [], []
+    with (
+        serving(model, "--threads", str(threads)) as server,
+        sdlite.load(model, threads=threads) as pipe,
+    ):
+        for number in range(rounds + 1):
+            begun, used = time.perf_counter(), time.process_time()
+            pipe.generate(PROMPT, seed=7, steps=steps)
+            between, taken = time.perf_counter(), time.process_time() - used
+            used = server.processor_seconds()
+            status, _ = server.ask("POST", "/sdapi/v1/txt2img", body)
+            ended = time.perf_counter()
+            if status != 200:
+                raise RuntimeError(f"the server answered {status}")
+            if number:
+                inside.append(1000 * (between - begun))
+                outside.append(1000 * (ended - between))
+                cost.append(1000 * (server.processor_seconds() - used - taken))
+    added = statistics.median(outside) - statistics.median(inside)
+    return [
+        Measurement("python_ms", f"A picture of {steps} steps, Python call", "ms", tuple(inside)),
+        Measurement("http_ms", f"A picture of {steps} steps, HTTP", "ms", tuple(outside)),
+        Measurement(
+            "overhead_ms",
+            "What the server adds, medians",
+            "ms",
+            (added,),
+            target=OVERHEAD_TARGET,
+            note="PNG and base64 included",
+        ),
+        Measurement(
+            "overhead_processor_ms",
+            "Processor time the server adds",
+            "ms",
+            tuple(cost),
+            note="the same in processor time, in ticks of 10 ms, without waiting for others",
+        ),
+    ]
+
+
+def load(model: str, clients: int, requests: int, steps: int) -> list[Measurement]:
+    """Mixed requests from many clients: errors, and memory after each job."""
+    chance = random.Random(1)
+    kinds = [chance.random() for _ in range(requests)]
+    wrong: list[str] = []
+    memory: list[tuple[float, float]] = []
+
+    with serving(model, "--max-queue", str(2 * requests)) as server:
+
+        def one(number: int) -> None:
+            kind = kinds[number]
+            body = {"prompt": PROMPT, "seed": number, "steps": steps}
+            if kind < GONE_SHARE:
+                server.hang_up("/sdapi/v1/txt2img", body, kind)
+            elif kind < GONE_SHARE + CANCEL_SHARE:
+                status, data = server.ask("POST", "/api/v1/jobs", body)
+                name = json.loads(data).get("id")
+                status, _ = server.ask("DELETE", f"/api/v1/jobs/{name}")
+                _note(wrong, status, "cancelled")
+            else:
+                status, _ = server.ask("POST", "/sdapi/v1/txt2img", body)
+                _note(wrong, status, "kept")
+            memory.append((server.figure("sdlite_pictures_total"), server.memory()[0]))
+
+        with ThreadPoolExecutor(clients) as pool:
+            list(pool.map(one, range(requests)))
+        _until(lambda: server.figure("sdlite_jobs_running") == 0)
+    settled = [point for point in memory if point[0] > SETTLED_JOBS] or memory
+    slope = statistics.linear_regression(*zip(*sorted(settled), strict=True)).slope
+    return [
+        Measurement(
+            "load_errors",
+            f"Wrong answers to {requests} mixed requests of {clients} clients",
+            "count",
+            (float(len(wrong)),),
+            target=0.0,
+            note="; ".join(wrong[:5]),
+        ),
+        Measurement(
+            "load_slope_bytes",
+            f"Private memory a job adds, after the first {SETTLED_JOBS}",
+            "bytes",
+            (slope,),
+            target=SLOPE_TARGET,
+        ),
+    ]
+
+
+def _note(wrong: list[str], status: int, kind: str) -> None:
+    if status != 200:
+        wrong.append(f"{kind}: {status}")
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description=__doc__)
+    parser.add_argument("--model", default="shapes", help="model to draw with")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--quick", action="store_true", help="few samples; proves that it runs")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    rounds = 1 if options.quick else options.rounds
+    requests = 12 if options.quick else options.requests
+    before = machine()
+    found = start(options.model, rounds)
+    found += overhead(options.model, rounds, 2 if options.quick else options.steps, options.threads)
+    found += load(options.model, options.clients, requests, 2)
+    write(
+        options.output / "server.json",
+        "server",
+        "Server: start, idle memory, overhead, mixed load",
+        found,
+        machine_before=before,
+        quick=options.quick,
+    )
+
+
+if __name__ == "__main__":
+    main()
