@@ -12,7 +12,7 @@ import argparse
 import gc
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ from sdlite import registry
 from sdlite.chain import open_chain
 from sdlite.engine import LoadOptions
 from sdlite.package import Package
+from sdlite.text.labels import encoding_of
 from sdlite.types import Array
 
 LIMIT = 1e-4
 ORT, OPENVINO = "onnxruntime", "openvino"
 RUNS = {
     "text_encoder": (("plain", ORT), ("plain", OPENVINO)),
+    "text_encoder_2": (("plain", ORT), ("plain", OPENVINO)),
     "unet": (("plain", OPENVINO), ("fused", ORT), ("segment", ORT)),
     "vae_decoder": (("plain", OPENVINO), ("fused", ORT), ("segment", ORT)),
     "vae_encoder": (("plain", OPENVINO), ("fused", ORT)),
@@ -43,34 +45,43 @@ RUNS = {
 def inputs_of(component: str, package: Package, cells: int) -> dict[str, Array]:
     """Random inputs at the given latent size, one item."""
     rng = np.random.default_rng(0)
-    tokenizer = package.manifest.tokenizers[0]
-    factor = package.manifest.latent.factor
-
-    def normal(*shape: int) -> Array:
-        return rng.standard_normal(shape, dtype=np.float32)
-
-    if component == "text_encoder":
-        ids = rng.integers(0, tokenizer.bos, (1, tokenizer.length))
-        ids[:, 0], ids[:, 20:] = tokenizer.bos, tokenizer.eos
-        return {"input_ids": ids}
-    if component == "unet":
-        (artifact,) = package.find("unet", "plain")
-        width = next(spec for spec in artifact.inputs if spec.name == "encoder_hidden_states")
-        return {
-            "sample": normal(1, package.manifest.latent.channels, cells, cells),
-            "timestep": np.array([501.0], np.float32),
-            "encoder_hidden_states": normal(1, tokenizer.length, int(width.shape[-1])),
-        }
-    if component == "vae_decoder":
-        return {"latent_sample": normal(1, package.manifest.latent.channels, cells, cells)}
-    return {"sample": np.tanh(normal(1, 3, cells * factor, cells * factor))}
+    manifest = package.manifest
+    encoders = encoding_of(manifest).encoders
+    tokenizer = manifest.tokenizers[
+        encoders.index(component) if component in encoders else len(encoders) - 1
+    ]
+    side = cells * manifest.latent.factor
+    sizes = {"batch": 1, "tokens": tokenizer.length, "height": cells, "width": cells}
+    sizes |= {"image_height": side, "image_width": side}
+    inputs: dict[str, Array] = {}
+    (artifact,) = package.find(component, "plain")
+    for spec in artifact.inputs:
+        shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape)
+        if spec.name == "input_ids":
+            ids = rng.integers(0, tokenizer.bos, shape)
+            ids[:, 0], ids[:, 20], ids[:, 21:] = tokenizer.bos, tokenizer.eos, tokenizer.pad
+            inputs[spec.name] = ids
+        elif spec.name == "timestep":
+            inputs[spec.name] = np.array([501.0], np.float32)
+        elif spec.name == "time_ids":
+            inputs[spec.name] = rng.uniform(0, side, shape).astype(np.float32)
+        else:
+            value = rng.standard_normal(shape, dtype=np.float32)
+            inputs[spec.name] = np.tanh(value) if component == "vae_encoder" else value
+    return inputs
 
 
 def results(
-    package: Package, component: str, inputs: Mapping[str, Array], threads: int
+    package: Package,
+    component: str,
+    inputs: Mapping[str, Array],
+    threads: int,
+    engines: Collection[str],
 ) -> Iterator[tuple[str, str, dict[str, Array], float]]:
     """Variant, engine, outputs and seconds of the call; ONNX Runtime keeps weights mapped."""
     for variant, engine in RUNS[component]:
+        if engine not in engines:
+            continue
         runtime = registry.get(engine)
         device = next(found for found in registry.probe(engine) if found.name == "cpu")
         options = LoadOptions(
@@ -89,17 +100,24 @@ def results(
 
 
 def compare(
-    folder: Path, package: Package, cells: int, threads: int, tell: Callable[[str], object]
+    folder: Path,
+    package: Package,
+    cells: int,
+    threads: int,
+    engines: Collection[str],
+    tell: Callable[[str], object],
 ) -> list[Measurement]:
     """Errors of every variant of every component."""
     found = []
-    for component in RUNS:
+    for component in (name for name in RUNS if package.find(name, "plain")):
         inputs = inputs_of(component, package, cells)
         start = time.perf_counter()
         expected = references(folder, component, inputs, threads)
         gc.collect()
         tell(f"{component}: reference in {time.perf_counter() - start:.1f} s")
-        for variant, engine, outputs, seconds in results(package, component, inputs, threads):
+        for variant, engine, outputs, seconds in results(
+            package, component, inputs, threads, engines
+        ):
             worst = max(deviation(outputs[name], value) for name, value in expected.items())
             tell(f"{component} {variant}, {engine}: {worst:.2e} in {seconds:.1f} s")
             found.append(
@@ -122,6 +140,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--package", type=Path, help="float32 package made of it")
     parser.add_argument("--cells", type=int, default=64, help="latent cells each way")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--engines", nargs="+", choices=(ORT, OPENVINO), default=(ORT, OPENVINO))
+    parser.add_argument("--title", default="Parity of a full-size SD1.5 with random weights")
     parser.add_argument("--out", type=Path, default=RESULTS / "parity-sd15.json")
     options = parser.parse_args(arguments)
     before: dict[str, Any] = dict(machine())
@@ -135,8 +155,10 @@ def main(arguments: list[str] | None = None) -> None:
         write(
             options.out,
             "parity_full",
-            "Parity of a full-size SD1.5 with random weights",
-            compare(options.folder, package, options.cells, options.threads, print),
+            options.title,
+            compare(
+                options.folder, package, options.cells, options.threads, options.engines, print
+            ),
             packages=[package_identity(package.root)],
             machine_before=before,
             notes=[f"latents {options.cells}x{options.cells}, one item, computed in float32"],

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sdlite_export.export import export_package
 from sdlite_export.source import Checkpoint, open_source
 
 from benchmarks.checkpoints import write_checkpoint, write_folder
@@ -195,3 +196,14 @@ def test_a_configuration_with_something_else_is_told(sd2: Path) -> None:
     sd2.with_suffix(".yaml").write_text("  parameterization: x0\n", encoding="utf-8")
     with pytest.raises(UnknownFamily, match=r"m\.yaml: parameterization 'x0'; known: eps, v"):
         open_source(sd2)
+
+
+def test_a_projection_that_nothing_uses_does_no_harm(xl: Model, tmp_path: Path) -> None:
+    state = read_all(xl[1])
+    key = "conditioner.embedders.0.transformer.text_projection.weight"
+    state[key] = np.zeros((48, 64), np.float16)
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(safetensors_bytes(state))
+    assert open_source(path).text["text_encoder"].projection == 48
+    report = export_package(path, tmp_path / "package")
+    assert report.sizes["text_encoder"] > 0

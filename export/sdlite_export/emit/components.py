@@ -20,6 +20,7 @@ from sdlite_export.emit.proto import model_proto, specs
 from sdlite_export.emit.targets import target_of
 from sdlite_export.ops import Ops
 from sdlite_export.source.checkpoint import Checkpoint
+from sdlite_export.source.family import SECOND
 from sdlite_export.weights import check_weights, plan_weights
 
 WEIGHTS = "weights.bin"
@@ -62,13 +63,14 @@ class Plan:
 
 def components(checkpoint: Checkpoint) -> tuple[Component, ...]:
     """The parts of a latent-diffusion model and the graphs each gets."""
-    pooled = [config.projection for config in checkpoint.text.values() if config.projection]
+    second = checkpoint.text.get(SECOND)
+    pooled = None if second is None else second.projection
     return (
         *(_text_component(name, config) for name, config in checkpoint.text.items()),
         Component(
             "unet",
             "unet",
-            lambda ops, _: unet(ops, checkpoint.unet, *pooled),
+            lambda ops, _: unet(ops, checkpoint.unet, pooled),
             ("plain", "fused", "segment"),
         ),
         Component(

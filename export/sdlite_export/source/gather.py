@@ -83,7 +83,7 @@ def gather(
     extra = set(found) - used
     if extra:
         raise UnknownFamily(
-            f"{what}: {len(extra)} tensors that {SUPPORTED} does not have: {short(extra)}; "
+            f"{what}: {len(extra)} tensors that no model of {SUPPORTED} has: {short(extra)}; "
             "this is a different model family"
         )
     return Component(places)

@@ -86,8 +86,6 @@ def open_single_file(path: Path, prediction: Prediction | None = None) -> Checkp
         if place.open_clip and not labels:
             found = without_last_layer(found)
         text[name] = derive_text(where, Lookup(found), place.open_clip, labels)
-        if text[name].activation == "quick_gelu" and not labels:
-            text[name] = replace(text[name], projection=None)
         _check_vocabulary(where, text[name])
         what = f"{where}: {name.replace('_', ' ')}"
         tensors[name] = _gather(what, text_slots(text[name]), Lookup(found))
