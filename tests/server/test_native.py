@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,8 @@ def error(answer: Any, status: int) -> str:
 def test_every_field_of_a_request_can_be_sent() -> None:
     for body, noun in ((JobBody, Request), (EditBody, Edit), (HiresBody, Hires)):
         lacking = {item.name for item in fields(noun)} - body.model_fields.keys()
-        assert lacking <= {"loras"}
+        # Embeddings are named in prompts; a path could be that of any file.
+        assert lacking <= {"embeddings"}
 
 
 def test_a_job_from_asking_to_picture(client: Any) -> None:
@@ -140,6 +142,22 @@ def test_models_and_devices(client: Any) -> None:
     assert models["tiny"]["family"] == "sd1" and models["other"]["width"] == 32
     engines = {item["name"]: item for item in client.get(API + "devices").json()["engines"]}
     assert engines["null"]["devices"]
+
+
+def test_loras_are_names(client: Any, place: Path) -> None:
+    folder = place / "models" / "Lora"
+    folder.mkdir()
+    (folder / "nice.safetensors").write_bytes(b"")
+    (place / "models" / "embeddings").mkdir()
+    (place / "models" / "embeddings" / "bad-hands.pt").write_bytes(b"")
+    (found,) = client.get("/sdapi/v1/loras").json()
+    assert found["name"] == "nice" and found["path"].endswith("nice.safetensors")
+    assert "bad-hands" in client.get("/sdapi/v1/embeddings").json()["loaded"]
+    for name in ("../models/Lora/nice", str(folder / "nice.safetensors"), "nothing"):
+        job = ended(client, submitted(client, loras=[{"name": name}]))
+        assert job["state"] == "failed" and "unknown LoRA" in job["error"]
+    wrong = {"prompt": "a", "loras": [{"name": "nice", "path": "/etc/passwd"}]}
+    assert "loras.0.path" in error(client.post(API + "jobs", json=wrong), 422)
 
 
 def test_refusals(client: Any) -> None:

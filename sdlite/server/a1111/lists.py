@@ -98,6 +98,24 @@ def models(server: Server) -> list[dict[str, Any]]:
     return found
 
 
+def loras() -> list[dict[str, Any]]:
+    """``GET loras``."""
+    from sdlite.assets import assets
+
+    return [
+        {"name": item.name, "alias": item.name, "path": str(item.path), "metadata": {}}
+        for item in assets("LoRA")
+    ]
+
+
+def embeddings() -> dict[str, Any]:
+    """``GET embeddings``; files are not opened, so nothing is told of what is in them."""
+    from sdlite.assets import assets
+
+    unknown = dict.fromkeys(("step", "sd_checkpoint", "sd_checkpoint_name", "shape", "vectors"))
+    return {"loaded": {item.name: unknown for item in assets("embedding")}, "skipped": {}}
+
+
 def styles(server: Server) -> list[dict[str, str]]:
     """``GET prompt-styles``."""
     from sdlite.text.styles import read_styles

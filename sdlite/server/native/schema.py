@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +11,7 @@ from sdlite.server.limits import Limits
 from sdlite.server.pictures import read_picture
 
 if TYPE_CHECKING:
+    from sdlite.loras import LoraUse
     from sdlite.types import Request
 
 
@@ -54,6 +56,14 @@ class HiresBody(Strict):
     guidance: float | None = None
 
 
+class LoraBody(Strict):
+    """``sdlite.LoraUse``, by its name in the model folders only."""
+
+    name: str
+    unet: float = 1.0
+    text_encoder: float | None = None
+
+
 class JobBody(Strict):
     """``POST /api/v1/jobs`` and ``/api/v1/plan``: ``sdlite.Request`` and the model."""
 
@@ -85,13 +95,22 @@ class JobBody(Strict):
     sigmas: list[float] | None = Field(None, max_length=1001)
     edit: EditBody | None = None
     hires: HiresBody | None = None
+    loras: list[LoraBody] = Field(default_factory=list, max_length=32)
+
+
+def uses(loras: Sequence[LoraBody]) -> tuple[LoraUse, ...]:
+    """LoRAs as requests have them: never by path, which could be any file of this machine."""
+    from sdlite.loras import LoraUse
+
+    return tuple(LoraUse(item.name, item.unet, item.text_encoder) for item in loras)
 
 
 def read_request(body: JobBody, limits: Limits) -> Request:
     """The request of a body; decodes pictures, so call it in a thread."""
     from sdlite.types import Edit, Hires, Request
 
-    fields: dict[str, Any] = body.model_dump(exclude={"model", "edit", "hires"})
+    fields: dict[str, Any] = body.model_dump(exclude={"model", "edit", "hires", "loras"})
+    fields["loras"] = uses(body.loras)
     if body.sigmas is not None:
         fields["sigmas"] = tuple(body.sigmas)
     if body.edit is not None:

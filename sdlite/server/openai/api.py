@@ -16,6 +16,7 @@ from sdlite.server.call import Call, Endpoint, check_body, in_thread, outcome
 from sdlite.server.events import changes, event, streaming
 from sdlite.server.jobs import Job, Order
 from sdlite.server.limits import check_images, check_prompts
+from sdlite.server.native.schema import uses
 from sdlite.server.openai.schema import EditForm, Generation, Images, VariationForm
 from sdlite.server.pictures import MEDIA_TYPES, preview, to_base64, upright_of
 from sdlite.server.problem import Refused, message_of, status_of
@@ -196,6 +197,7 @@ class Api:
             schedule=body.schedule,
             seed=body.seed,
             edit=edit,
+            loras=uses(body.loras) if isinstance(body, Generation) else (),
         )
         return self._server.order(name, _one_each(request, body.n), client, "openai")
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sdlite.server.native.schema import LoraBody
+
 Format = Literal["png", "jpeg", "webp"]
 
 
@@ -42,6 +44,7 @@ class Generation(Images):
     """``POST /v1/images/generations``."""
 
     prompt: str
+    loras: list[LoraBody] = Field(default_factory=list, max_length=32)
 
 
 class EditForm(Images):
