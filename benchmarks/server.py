@@ -245,6 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--quick", action="store_true", help="few samples; proves that it runs")
+    parser.add_argument("--note", action="append", default=[], help="what to say of this run")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     rounds = 1 if options.quick else options.rounds
@@ -260,6 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
         found,
         machine_before=before,
         quick=options.quick,
+        notes=options.note,
     )
 
 

@@ -63,7 +63,7 @@ class Call:
             ClientGone: the client went away.
             SdliteError: why the job failed.
         """
-        watch = Watch(job)
+        watch = Watch(job, steps=False)
         gone = asyncio.ensure_future(self._gone())
         try:
             while not job.over:
@@ -98,15 +98,16 @@ class Watch:
 
     Args:
         job: which; it may be over already.
+        steps: whether to tell of every step; otherwise only of the end.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, steps: bool = True) -> None:
         self._event = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def listener() -> None:
             # The loop may be closed while a last job ends.
-            if not loop.is_closed():
+            if (steps or job.over) and not loop.is_closed():
                 loop.call_soon_threadsafe(self._event.set)
 
         self._job, self._listener = job, listener
