@@ -51,6 +51,7 @@ class EngineRoom:
         self._running: list[Job] = []
         self._pace: OrderedDict[str, float] = OrderedDict()
         self._changed = threading.Condition()
+        self._ending = False
         self._closing = False
         self.keepers = tuple(Keeper(opener, keep_seconds) for opener in devices)
         self._threads = [
@@ -66,9 +67,14 @@ class EngineRoom:
         for thread in self._threads:
             thread.start()
 
+    def end(self) -> None:
+        """Take no more jobs and cancel those there are; ``close`` is to follow."""
+        self._ending = True
+        self.cancel_all()
+
     def close(self, timeout: float = 60.0) -> None:
         """Cancel everything, wait for the threads, close the models."""
-        self.cancel_all()
+        self.end()
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -80,7 +86,7 @@ class EngineRoom:
         """Let an order wait for its turn; raises ``QueueFull``."""
         with self._changed:
             limits = self._limits
-            if self._closing:
+            if self._ending:
                 raise QueueFull("the server is shutting down", 10)
             if len(self._line) >= limits.queue:
                 raise QueueFull(
@@ -217,7 +223,10 @@ class EngineRoom:
             # In this order: who interrupts sets them the other way round.
             job.stop.clear()
             if job.interrupted:
-                break
+                if job.results:
+                    break
+                # Interrupted before it began: a step is taken, so that there is a picture.
+                job.stop.set()
             job.progress = Progress(number=number)
 
             def on_step(step: Step, number: int = number) -> None:

@@ -62,7 +62,7 @@ class _Uvicorn(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Ctrl-C, or a polite kill."""
-        self._server.room.cancel_all()
+        self._server.room.end()
         super().handle_exit(sig, frame)
 
 

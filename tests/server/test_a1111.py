@@ -365,7 +365,7 @@ def test_skip_goes_on_to_the_next(serve: Any) -> None:
     assert len(result["images"]) == 2
 
 
-def test_waiting_is_told(serve: Any) -> None:
+def test_interrupting_leaves_those_who_wait(serve: Any) -> None:
     client = serve(SLOW)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(drawn, client, steps=60, cfg_scale=1)

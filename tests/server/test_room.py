@@ -143,6 +143,15 @@ def test_interrupting_keeps_what_there_is(room: Room) -> None:
     assert len(job.results) == 1
 
 
+def test_interrupted_before_it_began_there_still_is_a_picture(room: Room) -> None:
+    made = room(run=False)
+    job = made.submit(order("a", LONG, LONG))
+    job.interrupt()
+    made.start()
+    assert ended(job).state == DONE
+    assert len(job.results) == 1 and "after step 1 of" in job.results[0].notes[0]
+
+
 def test_a_failing_job_ends_nothing_else(room: Room) -> None:
     made = room({"component": "unet", "fail_call": "2"})
     first = made.submit(order("a", Request("x", steps=4, guidance=1.0, seed=1)))
@@ -211,6 +220,15 @@ def test_closing_cancels_everything(room: Room) -> None:
     assert not any(thread.name.startswith("sdlite-engine") for thread in threading.enumerate())
     with pytest.raises(QueueFull, match="shutting down"):
         made.submit(order())
+
+
+def test_nothing_is_taken_while_it_ends(room: Room) -> None:
+    made = room(SLOW)
+    job = made.submit(order("a", LONG))
+    made.end()
+    with pytest.raises(QueueFull, match="shutting down"):
+        made.submit(order())
+    assert ended(job).state == CANCELLED
 
 
 def test_the_room_is_told_before_anybody_else(room: Room) -> None:
