@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from sdlite.errors import PackageCorrupt, SourceCorrupt, SourceError
+from sdlite.hardware import describe
 from sdlite.manifest import TensorEntry
 from sdlite.package import Package
 from sdlite.types import Array, Float32
 from sdlite.weights.kinds import VECTORS, Misfit, bias_delta, delta, rank_of
 from sdlite.weights.lora import Adapter, Layer
 from sdlite.weights.names import Names
+
+MAX_WORKERS = 4
+"""Layers merged at a time; each takes three float32 copies of its weight."""
 
 
 @dataclass(frozen=True)
@@ -75,30 +80,41 @@ def merge(package: Package, component: str, uses: Sequence[Use], names: Names) -
             strength = use.strength(layer, names)
             if layer.target.component == component and strength != 0.0:
                 by_module.setdefault(layer.target.module, []).append((use, layer, strength))
+    # Numpy computes outside the interpreter's lock: layers are merged side by side.
+    workers = min(MAX_WORKERS, describe().physical_cores or 1)
+    with ThreadPoolExecutor(workers, "merge") as pool:
+        parts = pool.map(
+            lambda item: _merge_layer(package, component, item[0], item[1], wanted),
+            by_module.items(),
+        )
+        return {name: value for part in parts for name, value in part.items()}
+
+
+def _merge_layer(
+    package: Package,
+    component: str,
+    module: str,
+    entries: Sequence[tuple[Use, Layer, float]],
+    wanted: Container[str],
+) -> dict[str, Array]:
     merged: dict[str, Array] = {}
-    for module, entries in by_module.items():
-        weight, bias = f"{module}.weight", f"{module}.bias"
-        if weight in wanted:
-            stored, entry = (
-                read_stored(package, component, weight),
-                _entry(package, component, weight),
-            )
-            base = stored.T if entry.layout == "transposed" else stored
-            total = _weight_total(base.astype(np.float32), entries)
-            merged[weight] = _store(
-                total.T if entry.layout == "transposed" else total, entry, weight
-            )
-        if bias in wanted:
-            value = read_stored(package, component, bias).astype(np.float32)
-            for use, layer, strength in entries:
-                added = bias_delta(
-                    _read(use.adapter, layer, biases=True), _scale(use.adapter, layer)
-                )
-                if added is not None:
-                    if added.size != value.size:
-                        raise _misfit(use.adapter, layer, "its bias has another size")
-                    value += np.float32(strength) * added
-            merged[bias] = _store(value, _entry(package, component, bias), bias)
+    weight, bias = f"{module}.weight", f"{module}.bias"
+    if weight in wanted:
+        entry = _entry(package, component, weight)
+        turned = entry.layout == "transposed"
+        stored = read_stored(package, component, weight)
+        total = _weight_total((stored.T if turned else stored).astype(np.float32), entries)
+        merged[weight] = _store(total.T if turned else total, entry, weight)
+    if bias in wanted:
+        value = read_stored(package, component, bias).astype(np.float32)
+        for use, layer, strength in entries:
+            vectors = _read(use.adapter, layer, biases=True)
+            added = bias_delta(vectors, _scale(use.adapter, layer))
+            if added is not None:
+                if added.size != value.size:
+                    raise _misfit(use.adapter, layer, "its bias has another size")
+                value += np.float32(strength) * added
+        merged[bias] = _store(value, _entry(package, component, bias), bias)
     return merged
 
 
@@ -168,9 +184,16 @@ def _store(value: Float32, entry: TensorEntry, name: str) -> Array:
     whole = np.ascontiguousarray(value, np.float32)
     with np.errstate(over="ignore"):
         stored: Array = whole.astype(entry.dtype, copy=False)
-    if not np.isfinite(stored).all():
+    if not _finite(stored):
         raise SourceError(
             f"the merged weight {name} is beyond {entry.dtype}; lower the strength, or use a "
             "package exported with precision fp32"
         )
     return stored
+
+
+def _finite(value: Array) -> bool:
+    if value.dtype == np.float16:
+        # Thirty times as fast: in what is not finite all bits of the exponent are set.
+        return int((value.view(np.uint16) & np.uint16(0x7FFF)).max()) < 0x7C00
+    return bool(np.isfinite(value).all())
