@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from sdlite.server.call import Watch
 from sdlite.server.jobs import Job
-
-if TYPE_CHECKING:
-    from sdlite.server.room import EngineRoom
 
 QUIET_SECONDS = 15.0
 """After how long without news a comment is sent, so that nobody in between hangs up."""
@@ -25,19 +23,30 @@ def event(name: str | None, data: Mapping[str, Any]) -> str:
     return f"{head}data: {json.dumps(data)}\n\n"
 
 
-def streaming(lines: AsyncIterator[str]) -> StreamingResponse:
-    """The answer that sends events as they come."""
+class _Stream(StreamingResponse):
+    """Calls ``gone`` when it ends, also where the client left before the first event was made."""
+
+    gone: Callable[[], object] = staticmethod(lambda: None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.gone()
+
+
+def streaming(
+    lines: AsyncIterator[str], gone: Callable[[], object] = lambda: None
+) -> StreamingResponse:
+    """The answer that sends events as they come; ``gone`` is called when nobody reads any more."""
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
+    stream = _Stream(lines, media_type="text/event-stream", headers=headers)
+    stream.gone = gone
+    return stream
 
 
-async def changes(room: EngineRoom, job: Job, *, owned: bool) -> AsyncIterator[bool]:
+async def changes(job: Job) -> AsyncIterator[bool]:
     """Yield after every change of a job, the last time when it is over.
-
-    Args:
-        room: where the job is.
-        job: which.
-        owned: cancel it when nobody listens any more.
 
     Yields:
         True for a change, False when nothing happened for ``QUIET_SECONDS``.
@@ -57,5 +66,3 @@ async def changes(room: EngineRoom, job: Job, *, owned: bool) -> AsyncIterator[b
                     yield False
     finally:
         watch.close()
-        if owned and not job.over:
-            room.cancel(job)

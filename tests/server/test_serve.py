@@ -65,11 +65,11 @@ def start(place: Path) -> Iterator[Callable[..., Running]]:
         server.process.communicate()
 
 
-def ask(server: Running, body: dict[str, Any]) -> socket.socket:
+def ask(server: Running, body: dict[str, Any], path: str = "/sdapi/v1/txt2img") -> socket.socket:
     """Send a request and leave the answer unread."""
     host, _, port = server.url.removeprefix("http://").partition(":")
     data = json.dumps(body).encode()
-    head = f"POST /sdapi/v1/txt2img HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(data)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(data)}\r\n\r\n"
     connection = socket.create_connection((host, int(port)), timeout=30)
     connection.sendall(head.encode() + data)
     return connection
@@ -99,6 +99,20 @@ def test_who_goes_away_frees_the_place(start: Callable[..., Running]) -> None:
     first.close()
     until(lambda: count("sdlite_jobs_running") == 0)
     assert count('sdlite_jobs_total{state="cancelled"}') == 2
+
+
+def test_who_leaves_a_stream_frees_the_place_too(start: Callable[..., Running]) -> None:
+    server = start(delay=0.05)
+    body = {"prompt": "x", "steps": 150, "guidance": 1, "stream": True, "partial_images": 1}
+    connection = ask(server, body, "/v1/images/generations")
+
+    def text() -> str:
+        with urllib.request.urlopen(server.url + "/metrics", timeout=30) as answer:
+            return str(answer.read().decode())
+
+    until(lambda: "sdlite_jobs_running 1" in text())
+    connection.close()
+    until(lambda: 'sdlite_jobs_total{state="cancelled"} 1' in text())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals for processes")

@@ -13,7 +13,7 @@ from sdlite import registry
 from sdlite.errors import PackageError, RuntimeUnavailable
 from sdlite.server.call import Call, Endpoint, in_thread
 from sdlite.server.events import changes, event, streaming
-from sdlite.server.jobs import DONE, Job, Order
+from sdlite.server.jobs import DONE, QUEUED, RUNNING, Job, Order
 from sdlite.server.native.schema import JobBody, read_request
 from sdlite.server.pictures import MEDIA_TYPES, preview, to_base64
 from sdlite.server.problem import Refused, message_of
@@ -120,7 +120,10 @@ class Api:
         return streaming(self._told(self._find(call), with_preview))
 
     async def _told(self, job: Job, with_preview: bool) -> AsyncIterator[str]:
-        async for news in changes(self._server.room, job, owned=False):
+        ended = False
+        async for news in changes(job):
+            if ended:
+                continue  # it ended while the event before was made, which said so already
             if not news:
                 yield ": waiting\n\n"
                 continue
@@ -129,7 +132,8 @@ class Api:
                 picture = await in_thread(preview, self._server, job)
                 if picture is not None:
                     view["preview"] = await in_thread(to_base64, picture)
-            yield event(job.state if job.over else "progress", view)
+            ended = view["state"] not in (QUEUED, RUNNING)
+            yield event(view["state"] if ended else "progress", view)
 
     async def _image(self, call: Call) -> Any:
         job = self._find(call)

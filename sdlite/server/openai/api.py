@@ -164,7 +164,7 @@ class Api:
         order = await in_thread(self._order, call.client, body, edit)
         job = self._server.room.submit(order)
         if body.stream:
-            return streaming(self._stream(job, body, word))
+            return streaming(self._stream(job, body, word), lambda: self._left(job))
         results = await call.wait(job)
         return await in_thread(lambda: JSONResponse(self._reply(body, results)))
 
@@ -224,10 +224,14 @@ class Api:
                 data.append({**item, "seed": result.seeds[0]})
         return {"created": int(time.time()), "data": data, **_about(body, results[0])}
 
+    def _left(self, job: Job) -> None:
+        if not job.over:
+            self._server.room.cancel(job)
+
     async def _stream(self, job: Job, body: Images, word: str) -> AsyncIterator[str]:
         shown, number = 0, 0
         seen: tuple[int, int] | None = None
-        async for news in changes(self._server.room, job, owned=True):
+        async for news in changes(job):
             if not news:
                 yield ": waiting\n\n"
                 continue
