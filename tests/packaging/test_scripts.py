@@ -113,8 +113,8 @@ def test_a_python_that_does_not_fit(
 
 SLOW_TO_STOP = """
 import signal, sys, time
-print("started", *sys.argv[1:], flush=True)
 try:
+    print("started", *sys.argv[1:], flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep(0.7)

@@ -28,10 +28,7 @@ class Sampler:
     def __init__(self, folder: Path, averaged: bool = True) -> None:
         tokenizer.write(folder / "tokenizer")
         self.tokens = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        finished = folder / "vae-final"
-        self.vae = AutoencoderKL.from_pretrained(
-            finished if finished.exists() else folder / "vae"
-        ).eval()
+        self.vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
         self.text = CLIPTextModel.from_pretrained(folder / "text_encoder").eval()
         self.unet = network.unet().eval()
         state = common.load_checkpoint(folder / "unet.pt")

@@ -47,8 +47,7 @@ def assemble(run: Path, destination: Path) -> int:
     with torch.no_grad():
         for p, value in zip(unet.parameters(), state["average"], strict=True):
             p.copy_(value)
-    finished = run / "vae-final"
-    vae = AutoencoderKL.from_pretrained(finished if finished.exists() else run / "vae")
+    vae = AutoencoderKL.from_pretrained(run / "vae")
     text = CLIPTextModel.from_pretrained(run / "text_encoder")
     count = 0
     for name, module in (("unet", unet), ("vae", vae), ("text_encoder", text)):
