@@ -22,7 +22,12 @@ from benchmarks.watch import Watch
 from sdlite.types import Request
 job = json.loads(sys.argv[1])
 with Watch() as watch:
-    with sdlite.load(job["package"], threads=job["threads"], memory_mode=job["mode"]) as pipe:
+    with sdlite.load(
+        job["package"],
+        threads=job["threads"],
+        memory_mode=job["mode"],
+        runtime="onnxruntime",
+    ) as pipe:
         result = pipe.generate(Request("a red circle on a blue background", **job["settings"]))
 facts = {
     "seconds": result.seconds,

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from sdlite_runtimes import ortsupport
+from sdlite_runtimes import ortproviders, ortsupport
 
 from benchmarks.watch import Memory, Watch
 from sdlite.chain import open_chain
@@ -64,11 +64,12 @@ class ForeignSession:
     def __init__(self, spec: Spec) -> None:
         ort = ortsupport.engine()
         options = LoadOptions(threads=spec.threads, memory_mode=spec.mode, engine=spec.engine)
-        settings, disabled = ortsupport.session_options(ort, options)
+        provider = ortproviders.PROVIDERS["cpu"]
+        settings, disabled = ortsupport.session_options(ort, options, provider)
         self._session: Any = ort.InferenceSession(
             spec.path,
             settings,
-            providers=["CPUExecutionProvider"],
+            providers=[provider.name],
             disabled_optimizers=disabled,
         )
         dtypes = {
