@@ -328,7 +328,8 @@ def test_features_of_several_encoders_are_joined_along_their_width(model: TextMo
         ("[red:cat:4]", ["prompt changes at 4, which is not within the run of 4 steps"]),
         ("[red:cat:0.1]", ["prompt changes at 0.1, which is not within the run of 4 steps"]),
         ("[[red:cat:9]:a:2]", ["prompt changes at 9, which is not within the run of 4 steps"]),
-        ("cat <lora:x:0.8>", ["<lora:x:0.8> in the prompt is not applied"]),
+        ("cat <lora:x:0.8>", []),
+        ("cat <hypernet:x:0.8>", ["<hypernet:x:0.8> in the prompt is not applied"]),
         (
             "cat at 12:30",
             ["the prompt ends in ':30', which gives the whole of it that weight, as in A1111"],
