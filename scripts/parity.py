@@ -15,7 +15,7 @@ from _environment import ROOT, environment
 
 STAGES = [
     ["torch==2.13.0"],
-    ["diffusers==0.42.1", "transformers==5.23.0", "--editable", ".[dev]"],
+    ["diffusers==0.42.1", "transformers==5.23.0", "peft==0.21.2", "--editable", ".[dev]"],
 ]
 
 
