@@ -19,7 +19,6 @@ from sdlite.settings import whole
 if TYPE_CHECKING:
     from sdlite.edit.state import Saved
     from sdlite.pipeline import Pipeline
-    from sdlite.planner import Plan
     from sdlite.types import Request, Result, Step
 
 KEPT = (
@@ -86,12 +85,12 @@ def _saving(path: Path, every: int, kept: dict[str, Any], saved: Saved | None = 
     def work(
         pipe: Pipeline, request: Request, on_step: Callable[[Step], object], cancel: threading.Event
     ) -> Result:
-        from sdlite.edit.state import check_model, save_state
+        from sdlite.edit.state import check_model, plan_words, save_state
         from sdlite.request import complete
 
         full = complete(request, pipe.package.manifest)
         texts = {name: str(value) for name, value in kept.items() if value is not None}
-        texts[PLAN] = _plan_of(pipe.plan(full))
+        texts[PLAN] = plan_words(pipe.plan(full))
         if saved is not None:
             check_model(saved, pipe.package)
             before = saved.header.settings.get(PLAN)
@@ -110,16 +109,6 @@ def _saving(path: Path, every: int, kept: dict[str, Any], saved: Saved | None = 
         return pipe.generate(full, resume=resume, on_step=save, cancel=cancel)
 
     return work
-
-
-def _plan_of(plan: Plan) -> str:
-    """What of a plan decides the last bits."""
-    unet = plan.placement("unet")
-    graph = unet.artifacts[0]
-    return (
-        f"{unet.device.runtime} on {unet.device.name}, {graph.variant} {graph.precision} graphs, "
-        f"{unet.options.threads} threads, {plan.call_batch} items a call"
-    )
 
 
 @click.command(short_help="Finish a picture that --save-state kept.")

@@ -23,12 +23,15 @@ from sdlite.errors import RequestError
 from sdlite.image.source import open_picture
 from sdlite.output import write_whole
 from sdlite.package import Package
+from sdlite.planner import Plan
 from sdlite.types import Array, Request, SamplerState
 
 FORMAT = 1
 MAX_BYTES = 4 << 30
 """Most bytes a state may unpack to."""
 HISTORY = "history:"
+PICTURES = ("image", "mask")
+"""Pictures of an edit."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,35 @@ class Saved:
     """The job, completed."""
     state: SamplerState
     """Where it stopped."""
+
+
+def pack_request(request: Request) -> tuple[dict[str, Any], dict[str, Image.Image]]:
+    """A request as JSON, and its pictures by name; ``unpack_request`` is the way back."""
+    job = schema.encode(request)
+    pictures = {}
+    if request.edit is not None:
+        for name in PICTURES:
+            picture = job["edit"].pop(name, None)
+            if picture is not None:
+                pictures[name] = picture
+    return job, pictures
+
+
+def unpack_request(job: dict[str, Any], pictures: Mapping[str, Image.Image]) -> Request:
+    """The request of ``pack_request``; raises ``KeyError`` or ``ValueError`` for what is none."""
+    if pictures:
+        job = {**job, "edit": {**job["edit"], **pictures}}
+    return schema.decode(Request, job)
+
+
+def plan_words(plan: Plan) -> str:
+    """What of a plan decides the last bits of a picture."""
+    unet = plan.placement("unet")
+    graph = unet.artifacts[0]
+    return (
+        f"{unet.device.runtime} on {unet.device.name}, {graph.variant} {graph.precision} graphs, "
+        f"{unet.options.threads} threads, {plan.call_batch} items a call"
+    )
 
 
 def fingerprint(package: Package) -> str:
@@ -106,12 +138,8 @@ def save_state(
     if state.base is not None:
         arrays["base"] = state.base
     arrays |= {HISTORY + name: value for name, value in state.history.items()}
-    job = schema.encode(request)
-    if request.edit is not None:
-        for name in ("image", "mask"):
-            picture = job["edit"].pop(name, None)
-            if picture is not None:
-                arrays[name] = np.frombuffer(_png(picture), np.uint8)
+    job, pictures = pack_request(request)
+    arrays |= {name: np.frombuffer(png(picture), np.uint8) for name, picture in pictures.items()}
     text = json.dumps({"header": schema.encode(header), "request": job})
     arrays["json"] = np.frombuffer(text.encode(), np.uint8)
     stream = io.BytesIO()
@@ -133,9 +161,11 @@ def load_state(path: Path) -> Saved:
             f"{path} was saved by sdlite {header.version}, this is {__version__}: the rest would "
             "not be the same picture; finish it with the version that began it"
         )
-    for name in ("image", "mask"):
-        if name in arrays:
-            job["edit"][name] = open_picture(arrays.pop(name).tobytes(), f"{name} in {path}")
+    pictures = {
+        name: open_picture(arrays.pop(name).tobytes(), f"{name} in {path}")
+        for name in PICTURES
+        if name in arrays
+    }
     try:
         state = SamplerState(
             index=header.index,
@@ -149,7 +179,7 @@ def load_state(path: Path) -> Saved:
             stage=header.stage,
             base=arrays.get("base"),
         )
-        request = schema.decode(Request, job)
+        request = unpack_request(job, pictures)
     except (KeyError, ValueError) as error:
         raise RequestError(f"{path} is damaged: {error}") from error
     return Saved(header, request, state)
@@ -177,7 +207,8 @@ def _read(path: Path) -> dict[str, Array]:
         raise RequestError(f"{path} is no state of a job saved by sdlite, or damaged") from error
 
 
-def _png(picture: Image.Image) -> bytes:
+def png(picture: Image.Image) -> bytes:
+    """A picture as a file, written fast rather than small."""
     stream = io.BytesIO()
     picture.save(stream, "PNG", compress_level=1)
     return stream.getvalue()
