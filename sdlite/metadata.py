@@ -327,14 +327,15 @@ def read(path: Path) -> str | None:
         raise RequestError(f"no file {path}")
     try:
         with Image.open(path) as image:
-            return _read(image)
+            return read_image(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RequestError(f"{path} is too large to be read: {error}") from error
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:
         raise RequestError(f"{path} is no picture that can be read: {error}") from error
 
 
-def _read(image: Image) -> str | None:
+def read_image(image: Image) -> str | None:
+    """The infotext of a picture that is open; None when it has none."""
     if image.format == "PNG":
         if KEY not in image.info:
             image.load()  # text may also stand behind the pixels

@@ -122,6 +122,13 @@ def outpaint(
     return _joined(pipe, full, replace(edit, image=image), margins, canvas, results)
 
 
+def passes(image: tuple[int, int], margins: Margins, window: tuple[int, int]) -> int:
+    """How many windows are painted; raises ``RequestError`` like ``outpaint``."""
+    size = margins.check(image)
+    place = (margins.left, margins.top, margins.left + image[0], margins.top + image[1])
+    return sum(1 for _ in _windows(place, size, window))
+
+
 def _windows(place: Box, size: tuple[int, int], window: tuple[int, int]) -> Iterator[Box]:
     """Boxes to paint, in order; each sees what is there before it is painted."""
     left, top, right, bottom = place

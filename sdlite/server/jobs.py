@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sdlite.outpaint import Margins
     from sdlite.types import Float32, Request, Result
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
@@ -30,6 +31,8 @@ class Order:
     """Which API it came by."""
     work: float = 0.0
     """How much it is, in pixels times steps; see ``work_of``."""
+    margins: Margins | None = None
+    """What to paint beyond the edges of the one request's picture."""
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,8 @@ class EngineRoom:
         job.started = time.monotonic()
         job.state = RUNNING
         job.tell()
+        from sdlite.outpaint import outpaint
+
         pipe = keeper.get(job.order.model)
         drawing = time.monotonic()
         deadline = drawing + self._limits.job_seconds
@@ -238,7 +240,12 @@ class EngineRoom:
                         "ask for fewer steps or a smaller picture"
                     )
 
-            result = pipe.generate(request, on_step=on_step, cancel=job.cancel, stop=job.stop)
+            if job.order.margins is None:
+                result = pipe.generate(request, on_step=on_step, cancel=job.cancel, stop=job.stop)
+            else:
+                result = outpaint(
+                    pipe, request, job.order.margins, on_step=on_step, cancel=job.cancel
+                )
             job.results.append(result)
         if not job.interrupted and not job.skipped and job.order.work:
             self._learn(job.order, time.monotonic() - drawing)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdlite.server.guard import Access
-from sdlite.server.jobs import Job, Order, work_of
+from sdlite.server.jobs import DONE, Job, Order, work_of
 from sdlite.server.limits import Limits, check_images, check_request
 from sdlite.server.metrics import Metrics
 from sdlite.server.room import EngineRoom
 from sdlite.server.shelf import Shelf
 
 if TYPE_CHECKING:
+    from sdlite.outpaint import Margins
     from sdlite.pipeline import Pipeline
     from sdlite.types import Request
 
@@ -68,9 +69,11 @@ class Server:
         self.limits = self.setup.limits
         self.metrics = Metrics()
         self.shelf = Shelf(self.setup.folders, self.setup.model)
+        self._learned: dict[tuple[object, ...], int] = {}
 
         def ended(job: Job, state: str) -> None:
             self.metrics.job(job, state)
+            self._learn(job, state)
             if finished is not None:
                 finished(job, state)
 
@@ -80,6 +83,22 @@ class Server:
             self.setup.keep_alive,
             ended,
         )
+
+    def _learn(self, job: Job, state: str) -> None:
+        """Keep what calls took, for forecasts: the first time of each size, and the second, in
+        which the model was open; nobody's picture waits for a file every time."""
+        if state != DONE or job.order.margins is not None:
+            return
+        from sdlite import home
+        from sdlite.forecast import learn
+
+        for result in job.results:
+            request = result.request
+            kind = (job.order.model, request.width, request.height, request.images)
+            count = self._learned.get(kind, 0)
+            if count < 2:
+                self._learned[kind] = count + 1
+                learn(home.folders().cache, result)
 
     def _opener(self, device: str | None) -> Callable[[str], Pipeline]:
         def open_model(name: str) -> Pipeline:
@@ -102,6 +121,10 @@ class Server:
         """A pipeline of one's own, to plan with; close it. Weights are not read."""
         return self._opener(self.setup.devices[0])(name)
 
+    def open_models(self) -> frozenset[str]:
+        """Models that need not be opened."""
+        return frozenset(keeper.name for keeper in self.room.keepers if keeper.name is not None)
+
     @property
     def styles_file(self) -> Path:
         """Where styles are."""
@@ -112,7 +135,12 @@ class Server:
         return folders().settings.parent / "styles.csv"
 
     def order(
-        self, model: str | None, requests: Sequence[Request], client: str, source: str
+        self,
+        model: str | None,
+        requests: Sequence[Request],
+        client: str,
+        source: str,
+        margins: Margins | None = None,
     ) -> Order:
         """Requests completed and checked, so that what cannot be drawn is refused at once.
 
@@ -123,21 +151,27 @@ class Server:
             Refused: it is beyond the limits.
         """
         from sdlite.request import complete, draw_seed
+        from sdlite.server.margins import beyond
 
         chosen = self.shelf.find(model)
         manifest = self.shelf.manifest(chosen)
         check_images(sum(request.images for request in requests), self.limits)
-        full = []
+        full, work = [], 0.0
         seed = requests[0].seed if requests[0].seed != -1 else draw_seed()
         for request in requests:
             if request.seed == -1:
                 request = replace(request, seed=seed % 2**64)
             # Each further request goes on counting where the one before stopped.
             seed = request.seed + request.images
-            done = complete(request, manifest)
+            if margins is None:
+                done = complete(request, manifest)
+                work += work_of(done)
+            else:
+                done, windows = beyond(request, margins, manifest, self.limits)
+                work += work_of(done) * windows
             check_request(done, self.limits)
             full.append(done)
-        return Order(chosen.name, tuple(full), client, source, sum(map(work_of, full)))
+        return Order(chosen.name, tuple(full), client, source, work, margins)
 
     def stop(self) -> None:
         """Cancel everything and close; may be called twice."""

@@ -14,7 +14,9 @@ from sdlite.errors import PackageError, RuntimeUnavailable
 from sdlite.server.call import Call, Endpoint, in_thread
 from sdlite.server.events import changes, event, streaming
 from sdlite.server.jobs import DONE, QUEUED, RUNNING, Job, Order
-from sdlite.server.native.schema import JobBody, read_request
+from sdlite.server.native.outlook import outlook
+from sdlite.server.native.reading import lists, read_settings
+from sdlite.server.native.schema import JobBody, PictureBody, read_margins, read_request
 from sdlite.server.pictures import MEDIA_TYPES, preview, to_base64
 from sdlite.server.problem import Refused, message_of
 from sdlite.server.state import Server
@@ -87,13 +89,16 @@ class Api:
             Endpoint("GET", jobs + "/{job}/events", self._events, "A job while it runs (SSE)."),
             Endpoint("GET", jobs + "/{job}/images/{number:int}", self._image, "A picture."),
             Endpoint("POST", PREFIX + "plan", self._plan, "What a job would take.", JobBody),
+            Endpoint("POST", PREFIX + "read", self._read, "A picture's settings.", PictureBody),
+            Endpoint("GET", PREFIX + "choices", self._choices, "What there is to choose from."),
             Endpoint("GET", PREFIX + "models", self._models, "Models."),
             Endpoint("GET", PREFIX + "devices", self._devices, "Engines and their devices."),
         ]
 
     def _order(self, body: JobBody, client: str) -> Order:
         request = read_request(body, self._server.limits)
-        return self._server.order(body.model, [request], client, "native")
+        margins = read_margins(body)
+        return self._server.order(body.model, [request], client, "native", margins)
 
     async def _submit(self, call: Call) -> Any:
         order = await in_thread(self._order, call.body, call.client)
@@ -168,6 +173,7 @@ class Api:
             "id": job.id,
             "state": job.state,
             "model": job.order.model,
+            "prompt": request.prompt,
             "created": round(job.created, 3),
             "position": position,
             "share": round(job.share, 4),
@@ -188,6 +194,7 @@ class Api:
             ],
             "notes": [note for result in job.results for note in result.notes],
             "error": None if job.error is None else message_of(job.error),
+            "error_kind": None if job.error is None else type(job.error).__name__,
         }
 
     async def _plan(self, call: Call) -> Any:
@@ -197,6 +204,7 @@ class Api:
         order = self._order(body, client)
         with self._server.open_model(order.model) as pipe:
             plan = pipe.plan(order.requests[0])
+            seconds, faster = outlook(self._server, pipe, order)
         return {
             "model": order.model,
             "memory_mode": plan.memory_mode,
@@ -204,9 +212,22 @@ class Api:
             "peak_bytes": plan.peak_bytes,
             "reasons": list(plan.reasons),
             "explanation": plan.explain(),
-            "seconds": self._server.room.forecast(order),
+            "seconds": seconds,
+            "faster": faster,
             "waiting": len(self._server.room.waiting()),
         }
+
+    async def _read(self, call: Call) -> Any:
+        return await in_thread(read_settings, self._server, call.body)
+
+    async def _choices(self, call: Call) -> Any:
+        return await in_thread(self._choose)
+
+    def _choose(self) -> dict[str, Any]:
+        models = [self._model(model) for model in self._server.shelf.models()]
+        default = self._server.shelf.find(None).name
+        models.sort(key=lambda model: model["name"] != default)
+        return {"models": models, **lists()}
 
     async def _models(self, call: Call) -> Any:
         models = await in_thread(self._server.shelf.models)

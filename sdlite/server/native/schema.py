@@ -12,6 +12,7 @@ from sdlite.server.pictures import read_picture
 
 if TYPE_CHECKING:
     from sdlite.loras import LoraUse
+    from sdlite.outpaint import Margins
     from sdlite.types import Request
 
 
@@ -56,6 +57,15 @@ class HiresBody(Strict):
     guidance: float | None = None
 
 
+class MarginsBody(Strict):
+    """``sdlite.outpaint.Margins``: pixels to add on each side of ``edit.image``."""
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+
+
 class LoraBody(Strict):
     """``sdlite.LoraUse``, by its name in the model folders only."""
 
@@ -95,6 +105,7 @@ class JobBody(Strict):
     sigmas: list[float] | None = Field(None, max_length=1001)
     edit: EditBody | None = None
     hires: HiresBody | None = None
+    outpaint: MarginsBody | None = None
     loras: list[LoraBody] = Field(default_factory=list, max_length=32)
 
 
@@ -109,7 +120,9 @@ def read_request(body: JobBody, limits: Limits) -> Request:
     """The request of a body; decodes pictures, so call it in a thread."""
     from sdlite.types import Edit, Hires, Request
 
-    fields: dict[str, Any] = body.model_dump(exclude={"model", "edit", "hires", "loras"})
+    fields: dict[str, Any] = body.model_dump(
+        exclude={"model", "edit", "hires", "loras", "outpaint"}
+    )
     fields["loras"] = uses(body.loras)
     if body.sigmas is not None:
         fields["sigmas"] = tuple(body.sigmas)
@@ -122,3 +135,17 @@ def read_request(body: JobBody, limits: Limits) -> Request:
     if body.hires is not None:
         fields["hires"] = Hires(**body.hires.model_dump())
     return Request(**fields)
+
+
+def read_margins(body: JobBody) -> Margins | None:
+    """What to add at the edges, where a body says so."""
+    from sdlite.outpaint import Margins
+
+    return None if body.outpaint is None else Margins(**body.outpaint.model_dump())
+
+
+class PictureBody(Strict):
+    """``POST /api/v1/read``: a picture, and the model to repeat it with."""
+
+    image: str
+    model: str | None = None

@@ -1,0 +1,62 @@
+"""What a picture was made with, and what there is to choose from."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Any
+
+from sdlite import __version__
+from sdlite.server.native.schema import PictureBody
+from sdlite.server.pictures import from_base64, open_bytes
+from sdlite.server.problem import Refused
+
+if TYPE_CHECKING:
+    from sdlite.server.state import Server
+
+
+def read_settings(server: Server, body: PictureBody) -> dict[str, Any]:
+    """The settings a picture carries, as a job takes them, and what may come out otherwise.
+
+    Raises:
+        Refused: it is no picture, or carries no parameters.
+        RequestError: its parameters have values that cannot be.
+    """
+    from sdlite.edit.again import again
+    from sdlite.metadata import parse, read_image
+
+    data = from_base64(body.image, server.limits)
+    text = read_image(open_bytes(data, server.limits))
+    if not text:
+        raise Refused(422, "the picture carries no parameters", "no_parameters")
+    model = server.shelf.find(body.model)
+    found = again(parse(text), server.shelf.manifest(model), __version__)
+    settings = _set(found.request)
+    if found.edit is not None:
+        settings["edit"] = {**found.edit, "masked": found.masked}
+    settings["model"] = model.name
+    return {"infotext": text, "settings": settings, "problems": list(found.problems)}
+
+
+def _set(noun: Any) -> dict[str, Any]:
+    """Fields of a dataclass that are not as they are by default."""
+    found: dict[str, Any] = {}
+    for item in fields(noun):
+        value = getattr(noun, item.name)
+        default = item.default_factory() if item.default_factory is not MISSING else item.default
+        if value != default:
+            found[item.name] = _set(value) if hasattr(value, "__dataclass_fields__") else value
+    return found
+
+
+def lists() -> dict[str, Any]:
+    """Names of samplers, schedules, LoRAs and embeddings."""
+    from sdlite.assets import assets
+    from sdlite.sampling import SAMPLERS, SCHEDULES
+
+    return {
+        "samplers": [info.name for info in SAMPLERS],
+        "schedules": [info.label for info in SCHEDULES],
+        "loras": [{"name": item.name} for item in assets("LoRA")],
+        "embeddings": [{"name": item.name} for item in assets("embedding")],
+        "profiles": [],
+    }
