@@ -4,7 +4,7 @@
     python3 scripts/test.py types tests     some of it
 
 Makes the environment ``.venv-test`` in the checkout, installs ``.[dev]`` and runs, in this order:
-lint, format, types, docs, build, tests. Needs Python 3.11 to 3.13 and nothing else.
+lint, format, types, docs, page, build, tests. Needs Python 3.11 to 3.13 and nothing else.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def checks(python: str) -> dict[str, list[list[str]]]:
         "format": [[*module, "ruff", "format", "--check", "."]],
         "types": [[*module, "mypy"]],
         "docs": [[*module, "cogapp", "--check", "--diff", *sorted(pages)]],
+        "page": [[python, str(ROOT / "scripts" / "page.py"), "--check"]],
         "build": [
             [*module, "build", "--no-isolation", "--outdir", DIST],
             [*module, "twine", "check", "--strict", f"{DIST}/*"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 ENGINE = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime")
 
 
-@click.command(short_help="Serve A1111's and OpenAI's APIs to other programs.")
+@click.command(short_help="Serve a page to draw with, and A1111's and OpenAI's APIs.")
 @click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address.")
 @click.option(
     "--port",
@@ -52,7 +53,8 @@ ENGINE = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime
     envvar="SDLITE_API_AUTH",
     help="Let in these users with basic auth, as A1111's option does.",
 )
-@click.option("--open", "is_open", is_flag=True, help="Serve other machines without a key.")
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
+@click.option("--no-key", is_flag=True, help="Serve other machines without a key.")
 @click.option(
     "--allow-host",
     "hosts",
@@ -147,15 +149,16 @@ ENGINE = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime
     "--metadata/--no-metadata", default=None, help="Write parameters into pictures. Default: yes."
 )
 @common
-def serve(host: str, port: int, **given: Any) -> None:
-    """Answer programs that speak AUTOMATIC1111's API or OpenAI's for images, on this machine only.
+def serve(host: str, port: int, show: bool, **given: Any) -> None:
+    """Serve the page for people, and AUTOMATIC1111's and OpenAI's APIs for programs, on this
+    machine only.
 
-    Prints the address once it answers. Models open when they are needed. Ctrl-C ends it. The log,
-    one JSON object a line on standard error, has no prompts.
+    Prints the address once it answers; a browser finds the page there. Models open when they are
+    needed. Ctrl-C ends it. The log, one JSON object a line on standard error, has no prompts.
 
     \b
     Examples:
-      sdlite serve
+      sdlite serve --open
       sdlite serve --model my-model --port 7861
       SDLITE_API_KEY=secret sdlite serve --host 0.0.0.0
     """
@@ -163,10 +166,10 @@ def serve(host: str, port: int, **given: Any) -> None:
     app, logs, state = server_part("app"), server_part("logs"), server_part("state")
     setup = make_setup(host, given)
     guarded = setup.access.guarded
-    if not guarded and not given["is_open"] and not is_loopback(host):
+    if not guarded and not given["no_key"] and not is_loopback(host):
         raise RequestError(
             f"--host {host} can be reached by other machines: set SDLITE_API_KEY, "
-            "or give --open to serve all of them"
+            "or give --no-key to serve all of them"
         )
     server = state.Server(setup)
     server.shelf.find(None)
@@ -174,11 +177,22 @@ def serve(host: str, port: int, **given: Any) -> None:
     logs.log_to()
 
     def ready() -> None:
-        click.echo(f"sdlite serves {run.url_of(listener)}")
+        url = run.url_of(listener)
+        click.echo(f"sdlite serves {url}")
+        if show:
+            show_page(url)
 
     with listener:
         run.serve(app.make_app(server), server, listener, ready)
     tell("stopped")
+
+
+def show_page(url: str) -> None:
+    """Open the browser, which must not keep the server from answering it."""
+    import webbrowser
+
+    place = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    threading.Thread(target=webbrowser.open, args=(place,), daemon=True).start()
 
 
 def make_setup(host: str, given: dict[str, Any]) -> Setup:

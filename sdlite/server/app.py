@@ -21,6 +21,7 @@ from sdlite.server.metrics import CONTENT_TYPE
 from sdlite.server.native import api as native_api
 from sdlite.server.openai import api as openai_api
 from sdlite.server.openapi import document
+from sdlite.server.page import files
 from sdlite.server.problem import Refused
 from sdlite.server.state import Server
 
@@ -32,6 +33,7 @@ def make_app(server: Server) -> ASGIApp:
         ("openai", openai_api.shape, openai_api.Api(server).endpoints()),
         ("native", plain_shape, native_api.Api(server).endpoints()),
         ("server", plain_shape, _own(server)),
+        ("page", plain_shape, files.endpoints()),
     ]
     described = document([(tag, endpoints) for tag, _, endpoints in groups])
 

@@ -178,7 +178,9 @@ class Guard:
             if same(given[0], known) & same(given[1], password) & (user is not None):
                 name = name or f"user {number}"
         if name is None:
-            scheme = 'Basic realm="sdlite"' if access.users else "Bearer"
+            # A browser asks for a password by itself, which may be the key.
+            person = b"text/html" in headers.get(b"accept", b"")
+            scheme = 'Basic realm="sdlite"' if access.users or person else "Bearer"
             raise Refused(
                 401,
                 "sign in with an API key or a user name and password",

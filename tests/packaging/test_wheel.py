@@ -54,6 +54,13 @@ def test_the_model_travels_along(names: list[str]) -> None:
     assert "sdlite.json" in inside
 
 
+def test_the_page_travels_along(names: list[str]) -> None:
+    built = ROOT / "sdlite" / "server" / "page" / "built"
+    there = {f"sdlite/server/page/built/{path.name}" for path in built.iterdir()}
+    assert there <= set(names) and "sdlite/server/page/built/app.js" in there
+    assert not any("node_modules" in name or "/page/src/" in name for name in names)
+
+
 def test_licence_and_commands(wheel: Path, names: list[str]) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
     (entry,) = [name for name in names if name.endswith("entry_points.txt")]

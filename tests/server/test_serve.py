@@ -145,7 +145,7 @@ def test_bad_options(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--port" in refusal("--port", "70000")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot listen" in refusal("--port", str(taken.getsockname()[1]))
-    assert "cannot listen" in refusal("--host", "no.such.host.invalid", "--open")
+    assert "cannot listen" in refusal("--host", "no.such.host.invalid", "--no-key")
 
 
 def test_a_missing_extra_is_named(place: Path) -> None:

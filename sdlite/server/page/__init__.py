@@ -1,0 +1,1 @@
+"""The page in the browser: sources in ``src``, what is served in ``built``."""

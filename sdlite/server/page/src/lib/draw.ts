@@ -1,0 +1,123 @@
+// What the button does, and what follows from a picture.
+import { signal } from "@preact/signals";
+import { call } from "./api";
+import { t } from "./i18n";
+import { active, cancel, news, report, show, shown, submit } from "./jobs";
+import { copy, download, fetched, fileName, sourceOf } from "./pictures";
+import { bodyOf, restore, setSource, settings } from "./settings";
+import { say } from "./toast";
+import type { Body, Picture } from "./types";
+
+/** What the stage shows: the result, or the picture to continue from. */
+export const editing = signal(false);
+/** The picture the one on the stage is compared with. */
+export const compared = signal<Picture | null>(null);
+
+export type Page = "draw" | "gallery" | "grid" | "setup";
+export const page = signal<Page>("draw");
+
+export async function draw(): Promise<void> {
+  if (!settings.peek().prompt.trim()) {
+    document.getElementById("prompt")?.focus();
+    say(t("draw.no-prompt"), "error");
+    return;
+  }
+  compared.value = null;
+  editing.value = false;
+  try {
+    await submit(bodyOf(settings.peek()));
+  } catch (error) {
+    report(error);
+  }
+}
+
+export async function stop(): Promise<void> {
+  const ticket = active.peek();
+  if (!ticket) return;
+  try {
+    await cancel(ticket);
+  } catch (error) {
+    report(error);
+  }
+}
+
+/** Continue from a picture of ours or of somebody's disk. */
+export async function continueFrom(blob: Blob): Promise<void> {
+  try {
+    setSource(await sourceOf(blob));
+    editing.value = true;
+    compared.value = null;
+    page.value = "draw";
+  } catch {
+    say(t("error.unreadable"), "error");
+  }
+}
+
+interface Read {
+  infotext: string;
+  settings: Partial<Body>;
+  problems: string[];
+}
+
+/** Take over the settings a picture carries; false when it carries none. */
+export async function settingsOf(image: string, keepSeed = true): Promise<boolean> {
+  try {
+    const found = await call<Read>("POST", "read", { image, model: settings.peek().model });
+    restore(found.settings, keepSeed);
+    say(found.problems.length ? found.problems.join(" · ") : t("again.restored"));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+export async function again(picture: Picture, keepSeed: boolean): Promise<void> {
+  const { data } = await sourceOf(await fetched(picture));
+  if (!(await settingsOf(data, keepSeed))) {
+    say(t("again.nothing"), "error");
+    return;
+  }
+  page.value = "draw";
+  document.getElementById("prompt")?.focus();
+}
+
+/** A dropped file: one of ours gives its settings, any other is continued from. */
+export async function dropped(file: File): Promise<void> {
+  const { data } = await sourceOf(file).catch(() => ({ data: "" }));
+  if (!data) say(t("error.unreadable"), "error");
+  else if (!(await settingsOf(data))) await continueFrom(file);
+  else offered.value = file;
+}
+
+/** A dropped picture whose settings were taken over; it can still be continued from. */
+export const offered = signal<File | null>(null);
+
+export const save = (picture: Picture) => download(picture.url, fileName(picture));
+
+export async function copyPicture(picture: Picture): Promise<void> {
+  if (await copy(picture)) say(t("picture.copied"));
+  else say(t("picture.no-copy"), "error");
+}
+
+/** Delete after a moment in which it can be undone. */
+export function remove(picture: Picture): void {
+  const before = shown.peek();
+  gone.value = new Set([...gone.peek(), picture.url]);
+  show(before.filter((item) => item.url !== picture.url));
+  say(
+    t("picture.deleted"),
+    "info",
+    () => {
+      const left = new Set(gone.peek());
+      left.delete(picture.url);
+      gone.value = left;
+      show(before);
+    },
+    () => {
+      void fetch(picture.url, { method: "DELETE", keepalive: true }).then(() => news.value++);
+    },
+  );
+}
+
+/** Addresses of pictures that are about to be deleted. */
+export const gone = signal<ReadonlySet<string>>(new Set());
