@@ -7,11 +7,13 @@ earlier segments gave, and dropped after its last use, so that only live tensors
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sdlite.engine import Artifact, LoadOptions, Runtime, Session, TensorSpec
 from sdlite.errors import EngineError, PackageInvalid
 from sdlite.memory import release_free_memory, reuse_freed_memory
+from sdlite.tiles import TiledSession
 from sdlite.types import Array, Device
 
 LARGE_BYTES = 256 << 20
@@ -100,11 +102,14 @@ def open_chain(
     root: Path,
     device: Device,
     options: LoadOptions,
+    tiles: int = 1,
 ) -> Session:
     """Open one graph, or a chain of them in the order of their ``index``, as one session.
 
-    Raises ``PackageInvalid`` when indices are not 0..n-1, ``EngineError`` when a graph does not
-    open or the segments do not fit together; nothing stays open then.
+    A chain of the variant ``tiles`` runs in bands of rows, ``tiles`` of them where most is needed;
+    its graphs are opened while it runs. Raises ``PackageInvalid`` when indices are not 0..n-1,
+    ``EngineError`` when a graph does not open or the segments do not fit together; nothing stays
+    open then.
     """
     if not artifacts:
         raise PackageInvalid(f"{root}: no graph to open")
@@ -116,6 +121,14 @@ def open_chain(
     first = chain[0]
     if [artifact.index for artifact in chain] != list(range(len(chain))):
         raise PackageInvalid(f"{root}: segments of {first.component} are not numbered 0, 1, 2 ...")
+
+    if first.variant == "tiles":
+
+        def opens(artifact: Artifact, fixed: Mapping[str, int]) -> Session:
+            sizes = fixed if device.fixed_sizes else {}
+            return runtime.load(artifact, root, device, replace(options, dimensions=sizes))
+
+        return TiledSession(chain, opens, tiles, keep=options.memory_mode != "mapped")
 
     def where(detail: str) -> EngineError:
         graph = f"{first.graph} ... {chain[-1].graph}"

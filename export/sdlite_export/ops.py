@@ -147,3 +147,14 @@ class Ops(Protocol):
     def at_first(self, x: Value, ids: Value, token: int) -> Value:
         """Tokens ``(batch, tokens, channels)`` at the first place where ``ids`` is ``token``."""
         ...
+
+
+class TileOps(Ops, Protocol):
+    """What an emitter that writes graphs for tiles offers besides."""
+
+    def given_norm(self, x: Value, name: str, groups: int, eps: float) -> Value:
+        """Group normalisation and SiLU of a part of a map, by the whole map's statistics.
+
+        They become inputs of the graph, ``<map>/mean`` and ``<map>/variance``, ``(groups,)`` each.
+        """
+        ...

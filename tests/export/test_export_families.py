@@ -55,7 +55,9 @@ def test_graph_variants_of_a_family_agree(tmp_path: Path, name: str) -> None:
     pytest.importorskip("onnxruntime")
     source = make_tiny_checkpoint(tmp_path / "source", FAMILIES[name])
     report = export_package(source, tmp_path / "package")
-    assert max(parity.max_abs for parity in report.parity) <= 1e-4
+    assert max(p.max_abs for p in report.parity if p.variant != "tiles") <= 1e-4
+    # Maps between graphs are kept in float16 there.
+    assert max(p.max_abs for p in report.parity if p.variant == "tiles") <= 0.05
     package = Package.open(tmp_path / "package")
     stated = json.loads((package.root / MANIFEST).read_text(encoding="utf-8"))
     family, task, reader = EXPECTED[name]

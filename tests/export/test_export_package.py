@@ -55,9 +55,14 @@ def test_variants_were_compared(tiny_package: Package) -> None:
         ("unet", "segment"),
         ("vae_decoder", "fused"),
         ("vae_decoder", "segment"),
+        ("vae_decoder", "tiles"),
         ("vae_encoder", "fused"),
+        ("vae_encoder", "tiles"),
     }
+    tiled = {key: found.pop(key) for key in list(found) if key[1] == "tiles"}
     assert max(found.values()) < 1e-4
+    # Maps between graphs are kept in float16 there.
+    assert max(tiled.values()) < 0.05
     assert found["unet", "fused"] > 0
 
 

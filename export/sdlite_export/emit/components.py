@@ -11,14 +11,19 @@ from sdlite.engine import Artifact
 from sdlite.manifest import TensorEntry
 from sdlite_export.architectures.clip_text import text_encoder
 from sdlite_export.architectures.unet import unet
-from sdlite_export.architectures.vae import vae_decoder, vae_encoder
+from sdlite_export.architectures.vae import (
+    vae_decoder,
+    vae_decoder_tiles,
+    vae_encoder,
+    vae_encoder_tiles,
+)
 from sdlite_export.configs import ClipTextConfig
 from sdlite_export.emit.estimate import activation_bytes, merge_segments, widened_bytes
 from sdlite_export.emit.graph import Graph, Node, WeightNeed
 from sdlite_export.emit.onnx import OnnxOps
 from sdlite_export.emit.proto import model_proto, specs
 from sdlite_export.emit.targets import target_of
-from sdlite_export.ops import Ops
+from sdlite_export.ops import Ops, TileOps
 from sdlite_export.source.checkpoint import Checkpoint
 from sdlite_export.source.family import SECOND
 from sdlite_export.weights import check_weights, plan_weights
@@ -40,6 +45,8 @@ class Component:
     """Builds the graph of a variant."""
     variants: tuple[str, ...]
     """Graph variants to write."""
+    tiles: Callable[[TileOps], None] | None = None
+    """Builds the variant ``tiles``."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +84,15 @@ def components(checkpoint: Checkpoint) -> tuple[Component, ...]:
             "vae_decoder",
             "vae",
             lambda ops, _: vae_decoder(ops, checkpoint.vae),
-            ("plain", "fused", "segment"),
+            ("plain", "fused", "segment", "tiles"),
+            lambda ops: vae_decoder_tiles(ops, checkpoint.vae),
         ),
         Component(
             "vae_encoder",
             "vae",
             lambda ops, _: vae_encoder(ops, checkpoint.vae),
-            ("plain", "fused"),
+            ("plain", "fused", "tiles"),
+            lambda ops: vae_encoder_tiles(ops, checkpoint.vae),
         ),
     )
 
@@ -105,10 +114,14 @@ def plan_component(component: Component, precision: str) -> Plan:
     for variant in component.variants:
         # A chain is often the same graph as the whole it is cut from.
         target = target_of(component.name, variant)
-        key = (target, variant == "embeddings")
+        own = variant in ("embeddings", "tiles")
+        key = (target, variant if own else None)
         if key not in built:
             ops = OnnxOps(target, precision)
-            component.build(ops, variant)
+            if variant == "tiles" and component.tiles is not None:
+                component.tiles(ops)
+            else:
+                component.build(ops, variant)
             built[key] = ops.finish()
             for name, need in built[key].weights.items():
                 needs.setdefault(name, need)
@@ -137,12 +150,13 @@ def write_graphs(
     artifacts = []
     for variant, graph in plan.graphs.items():
         target = target_of(name, variant)
-        chain = variant == "segment"
         parts: Sequence[Sequence[Node]] = [graph.nodes]
-        if chain:
+        if variant == "segment":
             parts = merge_segments(graph, sizes, SEGMENT_BYTES)
+        elif variant == "tiles":
+            parts = graph.segments()
         for index, nodes in enumerate(parts):
-            stem = f"segment-{index:02d}" if chain else variant
+            stem = f"{variant}-{index:02d}" if variant in ("segment", "tiles") else variant
             relative = f"{name}/{stem}.onnx"
             model, takes, gives = model_proto(
                 graph, nodes, target, plan.entries, WEIGHTS, f"{name} {stem}"
@@ -164,7 +178,9 @@ def write_graphs(
                     index=index,
                     opset=target.opset,
                     domains=tuple(sorted({node.domain for node in nodes} - {""})),
-                    activation_bytes=activation_bytes(graph, nodes, sizes),
+                    activation_bytes=activation_bytes(
+                        graph, nodes, sizes, waiting=variant != "tiles"
+                    ),
                     widened_bytes=widened_bytes(graph, nodes, sizes),
                 )
             )

@@ -19,29 +19,31 @@ def widened_bytes(graph: Graph, nodes: Sequence[Node], sizes: Mapping[str, int])
     return sum(value_bytes(graph.values[name], sizes) for name in _widened(graph, nodes))
 
 
-def activation_bytes(graph: Graph, nodes: Sequence[Node], sizes: Mapping[str, int]) -> int:
+def activation_bytes(
+    graph: Graph, nodes: Sequence[Node], sizes: Mapping[str, int], waiting: bool = True
+) -> int:
     """Estimate of bytes of values alive at once while ``nodes`` run in order.
 
-    ``sizes`` gives every free dimension a value. Everything earlier nodes of the graph made for
-    later ones counts, whether or not ``nodes`` use it; weights and scratch memory inside operations
-    do not. Operations are taken to write into new memory: measured, ONNX Runtime lets next to none
-    write over its input where sizes are free.
+    ``sizes`` gives every free dimension a value. With ``waiting``, everything earlier nodes of the
+    graph made for later ones counts, also what ``nodes`` do not use; weights and scratch memory
+    inside operations never do. Operations are taken to write into new memory: measured, ONNX
+    Runtime lets next to none write over its input where sizes are free.
     """
     gives = graph.boundary(nodes)[1]
-    waiting = graph.live_before(nodes)
-    buffer: dict[str, str] = {value.name: value.name for value in waiting}
+    held = graph.live_before(nodes) if waiting else graph.boundary(nodes)[0]
+    buffer: dict[str, str] = {value.name: value.name for value in held}
     widened = _widened(graph, nodes)
     for node in nodes:
         shared = node.op in VIEWS and node.inputs[0] in buffer
         buffer[node.outputs[0]] = buffer[node.inputs[0]] if shared else node.outputs[0]
     last = {buffer[value.name]: len(nodes) for value in gives}
     # Whoever calls holds the inputs until the call is over.
-    last |= {value.name: len(nodes) for value in waiting}
+    last |= {value.name: len(nodes) for value in held}
     for index, node in enumerate(nodes):
         for name in (*node.inputs, *node.outputs):
             if name in buffer:
                 last[buffer[name]] = max(last.get(buffer[name], 0), index)
-    alive = {value.name: value_bytes(value, sizes) for value in waiting}
+    alive = {value.name: value_bytes(value, sizes) for value in held}
     peak = sum(alive.values())
     for index, node in enumerate(nodes):
         output = node.outputs[0]

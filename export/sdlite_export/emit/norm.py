@@ -89,6 +89,38 @@ def reduced_norm(
     return recorder.graph.node("Reshape", [y.name, whole], f"{name}/norm", x.shape)
 
 
+def given_norm(
+    recorder: Recorder,
+    x: Value,
+    name: str,
+    eps: float,
+    scale: str,
+    shift: str,
+    mean: Value,
+    variance: Value,
+) -> Value:
+    """Group normalisation by statistics ``(groups,)`` that are computed elsewhere."""
+    groups = mean.shape[0]
+    if not isinstance(groups, int):
+        raise TypeError(f"{mean.name} has no fixed number of groups")
+    column, row = recorder.int64([groups, 1]), recorder.int64([1, x.channels // groups])
+    numbers = []
+    for value in (mean, variance):
+        y = recorder.graph.node(
+            "Reshape", [value.name, column], f"{value.name}/column", (groups, 1)
+        )
+        shape = (groups, x.channels // groups)
+        y = recorder.graph.node("Expand", [y.name, row], f"{value.name}/channels", shape)
+        numbers.append(_flat(recorder, y))
+    return recorder.graph.node(
+        "BatchNormalization",
+        [x.name, scale, shift, *numbers],
+        f"{name}/norm",
+        x.shape,
+        epsilon=eps,
+    )
+
+
 def _flat(recorder: Recorder, x: Value) -> str:
     return recorder.graph.node(
         "Reshape", [x.name, recorder.int64([-1])], f"{x.name}/flat", x.shape

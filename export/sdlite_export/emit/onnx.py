@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from sdlite_export.emit.graph import Graph, WeightNeed, stored_dtype
-from sdlite_export.emit.norm import instance_norm, reduced_norm
+from sdlite_export.emit.norm import given_norm, instance_norm, reduced_norm
 from sdlite_export.emit.recorder import FLOAT, Recorder
 from sdlite_export.emit.targets import Target
 from sdlite_export.ops import Dim, Shape, Value
@@ -96,6 +96,14 @@ class OnnxOps(Recorder):
         else:
             y = reduced_norm(self, x, name, groups, eps, scale, shift)
         return self.silu(y) if silu else y
+
+    def given_norm(self, x: Value, name: str, groups: int, eps: float) -> Value:
+        scale = self.weight(f"{name}.weight", (x.channels,))
+        shift = self.weight(f"{name}.bias", (x.channels,))
+        mean, variance = (
+            self.input(f"{x.name}/{part}", (groups,)) for part in ("mean", "variance")
+        )
+        return self.silu(given_norm(self, x, name, eps, scale, shift, mean, variance))
 
     def layer_norm(self, x: Value, name: str, eps: float) -> Value:
         scale = self.weight(f"{name}.weight", (x.channels,))
