@@ -2,7 +2,9 @@
 
 First on 64x64 crops; then on whole pictures, because group norms and the middle attention then see
 what they see in use. Loss: L1, L2 (a thin outline that is lost is few pixels far off), L1 of the
-image gradients, and a little KL.
+image gradients, and a little KL. Errors around a shape count more the nearer its colour is to the
+background's: else an orange shape on red comes out with sharp edges where soft ones were meant,
+because they are a matter of few grey levels.
 
 Half of the latents are disturbed before they are decoded, as a U-Net under guidance disturbs
 them: scaled up, shifted as a whole, blotted; all are a little noisy. So the encoder learns to keep
@@ -23,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from optimizer import Optimizer
-from scenes import PICTURE, draw_scene, render
+from scenes import COLORS, FEATHER, PICTURE, Scene, draw_scene, render
 
 CONFIG: dict[str, Any] = {
     "in_channels": 3,
@@ -39,6 +41,10 @@ CONFIG: dict[str, Any] = {
 
 WHITE = 0.04
 """White noise on latents while training, in deviations."""
+CONTRAST = 240.0
+"""Distance of two colours in RGB, of 441, from which errors have weight 1."""
+HEAVIEST = 4.0
+"""Weight of errors where colours are nearest."""
 
 
 def pictures(rng: np.random.Generator, count: int) -> torch.Tensor:
@@ -47,22 +53,45 @@ def pictures(rng: np.random.Generator, count: int) -> torch.Tensor:
     return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def batch(rng: np.random.Generator, whole: bool, count: int) -> torch.Tensor:
-    """`count` 64x64 crops around shapes, or a quarter as many whole pictures."""
-    if whole:
-        return pictures(rng, count // 4)
-    crops = np.empty((count, 64, 64, 3), np.uint8)
-    for i in range(0, count, 2):
-        scene = draw_scene(rng)
-        picture = render(scene)
+def contrast_weights(scene: Scene) -> np.ndarray:
+    """Weights of errors by pixel, float32 (128, 128): 1 and more around shapes hard to see."""
+    weights = np.ones((PICTURE, PICTURE), np.float32)
+    ground = np.array(COLORS[scene.background], float)
+    for item in scene.items:
+        seen = float(np.linalg.norm(np.array(COLORS[item.color], float) - ground))
+        reach = 1.1 * item.r + FEATHER
+        x0, y0 = (max(0, int((c - reach) * PICTURE)) for c in (item.x, item.y))
+        x1, y1 = (int((c + reach) * PICTURE) + 1 for c in (item.x, item.y))
+        part = weights[y0:y1, x0:x1]
+        np.maximum(part, min(HEAVIEST, max(1.0, CONTRAST / seen)), out=part)
+    return weights
+
+
+def batch(rng: np.random.Generator, whole: bool, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`count` 64x64 crops around shapes, or a quarter as many whole pictures, and weights.
+
+    Returns:
+        float32 (n, 3, h, w) on -1..1 and float32 (n, 1, h, w).
+    """
+    scenes = [draw_scene(rng) for _ in range(count // 4 if whole else count // 2)]
+    stack: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
+    for scene in scenes:
+        picture, weight = render(scene), contrast_weights(scene)
+        if whole:
+            stack.append(picture)
+            weights.append(weight)
+            continue
         for k in range(2):
             item = scene.items[k % len(scene.items)]
             x, y = (
                 int(np.clip(c * PICTURE - 32 + rng.integers(-24, 25), 0, PICTURE - 64))
                 for c in (item.x, item.y)
             )
-            crops[i + k] = picture[y : y + 64, x : x + 64]
-    return torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
+            stack.append(picture[y : y + 64, x : x + 64])
+            weights.append(weight[y : y + 64, x : x + 64])
+    x = torch.from_numpy(np.stack(stack)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return x, torch.from_numpy(np.stack(weights))[:, None]
 
 
 def disturbed(z: torch.Tensor, strength: float) -> torch.Tensor:
@@ -85,15 +114,18 @@ def disturbed(z: torch.Tensor, strength: float) -> torch.Tensor:
 
 
 def losses(
-    vae: AutoencoderKL, x: torch.Tensor, strength: float = 0.0
+    vae: AutoencoderKL, x: torch.Tensor, weight: torch.Tensor, strength: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """L1, L2, L1 of the gradients, KL per picture, means; latents disturbed by `strength`."""
+    """L1, L2, L1 of the gradients, KL per picture, means; latents disturbed by `strength`.
+
+    Errors of pixels count by `weight` (n, 1, h, w).
+    """
     moments = vae.quant_conv(vae.encoder(x))
     mean, logvar = moments.chunk(2, 1)
     logvar = logvar.clamp(-30, 20)
     z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
     y = vae.decoder(vae.post_quant_conv(disturbed(z, strength))).float()
-    error = y - x
+    error = (y - x) * weight
     gradient = (error[..., 1:] - error[..., :-1]).abs().mean()
     gradient = gradient + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
     kl = 0.5 * (mean.float() ** 2 + logvar.float().exp() - 1 - logvar.float()).sum((1, 2, 3)).mean()
@@ -193,11 +225,15 @@ def train(team: parallel.Team, args: argparse.Namespace) -> None:
     sums = np.zeros(3)
     progress = team.agree(budget.progress(iteration))
     while progress < 1:
-        x = batch(rng, progress >= args.whole_from, 16 // team.count).to(where)
+        x, weight = (
+            part.to(where) for part in batch(rng, progress >= args.whole_from, 16 // team.count)
+        )
         with torch.autocast(
             where.type, torch.bfloat16, enabled=args.bf16 and progress < args.fp32_from
         ):
-            l1, square, gradient, kl = losses(vae, x, args.disturb * min(1.0, progress / 0.15))
+            l1, square, gradient, kl = losses(
+                vae, x, weight, args.disturb * min(1.0, progress / 0.15)
+            )
         pixels = x[0].numel()
         loss = l1 + gradient + args.square * square + args.kl * kl * (12288 / pixels)
         loss.backward()
