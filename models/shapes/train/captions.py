@@ -6,7 +6,7 @@ item it describes, or BACKGROUND, or NOTHING.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scenes import Item, Scene
@@ -20,6 +20,17 @@ _WITH: dict[str, tuple[str, str]] = {
     "x": ("to its left", "to its right"),
     "y": ("above it", "below it"),
 }
+
+_STRANGE = (
+    "please draw paint make me nice beautiful pretty lovely cute simple clean bright shiny old new "
+    "very really just picture photo image painting drawing illustration art of the one my some "
+    "that is shows masterpiece best quality detailed high sharp focus minimal vector icon logo "
+    "hd trending digital render friendly happy sunny great perfect"
+)
+STRANGE = _STRANGE.split()
+"""Words people write that say nothing about a scene (style says nothing without its name)."""
+_OPEN_AFTER = ("a", "an", "on", "and", "with", ",")
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True)
@@ -154,6 +165,34 @@ def _bare(rng: np.random.Generator, scene: Scene) -> Caption:
     else:
         line.add(scene.style, NOTHING)
     return Caption(tuple(line.words), tuple(line.tags), kind == 3, False, kind in (0, 2), False)
+
+
+def with_strange_words(rng: np.random.Generator, said: Caption) -> Caption:
+    """The caption with one to four words that change nothing: around it, or inside."""
+
+    def word() -> str:
+        if rng.random() < 0.25:
+            return "".join(_LETTERS[int(i)] for i in rng.integers(26, size=rng.integers(2, 8)))
+        return STRANGE[int(rng.integers(len(STRANGE)))]
+
+    words, tags = list(said.words), list(said.tags)
+    more = [word() for _ in range(int(rng.integers(1, 5)))]
+    kind = rng.random()
+    if kind < 0.35:  # please draw a red circle; best quality, a red circle
+        more += [","] if rng.random() < 0.4 else []
+        words[:0], tags[:0] = more, [NOTHING] * len(more)
+    elif kind < 0.6:  # a red circle, best quality
+        more = [",", *more]
+        words += more
+        tags += [NOTHING] * len(more)
+    else:  # a nice red circle
+        places = [i + 1 for i, w in enumerate(words) if w in _OPEN_AFTER] or [0]
+        for extra in more[:2]:
+            at = places[int(rng.integers(len(places)))]
+            words.insert(at, extra)
+            tags.insert(at, NOTHING)
+            places = [p + (p > at) for p in places]
+    return replace(said, words=tuple(words), tags=tuple(tags))
 
 
 def vocabulary() -> tuple[str, ...]:

@@ -97,12 +97,32 @@ def write(folder: Path) -> None:
 
 
 class WordCodes:
-    """Token ids of captions, whose words are one token each: fast enough for training."""
+    """Token ids of words; known words are one token each, others go through the merges."""
 
     def __init__(self) -> None:
-        self.vocab, _ = tables()
+        self.vocab, joins = tables()
         self.bos, self.eos = self.vocab[BOS], self.vocab[EOS]
+        self._ranks = {pair: rank for rank, pair in enumerate(joins)}
+        self._known: dict[str, list[int]] = {}
 
     def __call__(self, words: tuple[str, ...] | list[str]) -> list[int]:
-        ids = [self.bos, *(self.vocab[word + "</w>"] for word in words), self.eos]
+        """The 77 ids of a caption; words that no longer fit are left out."""
+        ids = [self.bos, *(i for word in words for i in self.word(word))][: LENGTH - 1]
         return ids + [self.eos] * (LENGTH - len(ids))
+
+    def word(self, word: str) -> list[int]:
+        """Ids of one lower-case ASCII word."""
+        if word not in self._known:
+            if len(self._known) > 100_000:
+                self._known.clear()
+            pieces = [*word[:-1], word[-1] + "</w>"]
+            while len(pieces) > 1:
+                rank, at = min(
+                    (self._ranks.get(pair, len(self._ranks)), i)
+                    for i, pair in enumerate(pairwise(pieces))
+                )
+                if rank == len(self._ranks):
+                    break
+                pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
+            self._known[word] = [self.vocab[piece] for piece in pieces]
+        return self._known[word]

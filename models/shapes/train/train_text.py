@@ -16,7 +16,7 @@ import common
 import numpy as np
 import torch
 import torch.nn.functional as F
-from captions import Caption, caption
+from captions import Caption, caption, with_strange_words
 from numpy.typing import NDArray
 from scenes import COLORS, SHAPES, SIZES, STYLES, Scene, draw_scene, neighbour
 from tokenizer import LENGTH, WordCodes
@@ -24,6 +24,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 WIDTH = 128
+STRANGE_SHARE = 0.3
+"""Share of the captions with words that change nothing."""
 PLACES = ("centre", "left", "right", "top", "bottom", "named first", "named second")
 _COLOR = {name: i for i, name in enumerate(COLORS)}
 _SHAPE = {name: i for i, name in enumerate(SHAPES)}
@@ -78,15 +80,12 @@ def batch(
         said = caption(rng, scene)
         if not said.complete:
             continue
+        if rng.random() < STRANGE_SHARE:
+            said = with_strange_words(rng, said)
         row = codes(said.words)
-        end = 1 + len(said.words)
-        if rng.random() < 0.04:  # a strange word changes nothing
-            at = int(rng.integers(1, end + 1))
-            row = [*row[:at], int(rng.integers(len(codes.vocab) - 2)), *row[at:-1]]
-            end += 1
         ids.append(row)
         truth.append(answers(scene, said))
-        ends.append(end)
+        ends.append(row.index(codes.eos))
     return np.array(ids), np.array(truth), np.array(ends)
 
 
