@@ -5,8 +5,14 @@ oldest ones, so no scene is seen often. Scenes come in pairs that differ in one 
 shares noise and timestep, so the difference of its two gradients is the caption's alone. Noise
 prediction with min-SNR-5 weights that grow again where noise prevails: there the colours are
 decided, and a small error of the noise is a large one of the picture. A tenth of the captions are
-empty, an average of the weights is kept.
+empty, an average of the weights is kept. Every tenth step is on pictures of 256x256, a quarter as
+many: a network that has seen one size alone fills larger canvases with more shapes.
 The networks compute in bfloat16 over float32 master weights.
+
+Every second pair holds more noise than the network is told, white and in smooth blots, where the
+noise no longer prevails: what a few large steps under guidance leave behind, which no noise of the
+right size teaches to remove (compare Ning et al. 2023, "Input Perturbation Reduces Exposure Bias
+in Diffusion Models").
 """
 
 from __future__ import annotations
@@ -20,23 +26,41 @@ import network
 import numpy as np
 import parallel
 import torch
-from captions import caption
+import torch.nn.functional as F
+from captions import caption, with_strange_words
 from diffusers import AutoencoderKL
 from optimizer import Optimizer
-from scenes import Scene, draw_scene, neighbour, render
+from scenes import PICTURE, Scene, draw_scene, neighbour, render
 from tokenizer import WordCodes
 from torch import nn
 from transformers import CLIPTextModel
 
 GAMMA = 5.0
 EMPTY = 0.1
+STRANGE_SHARE = 0.15
+"""Share of the captions with words that change nothing."""
+FAULTS_BELOW = 3.0
+"""Sigma below which noise is more than told."""
+FAULT_FLOOR = 0.1
+"""Faults at sigma 0, as a share of those at sigma 1."""
+
+
+def words(rng: np.random.Generator, scene: Scene) -> tuple[str, ...]:
+    """A caption's words, sometimes with strange ones among them."""
+    said = caption(rng, scene)
+    return (with_strange_words(rng, said) if rng.random() < STRANGE_SHARE else said).words
 
 
 class Pool:
     """Latents of scenes in pairs, renewed in turn."""
 
     def __init__(
-        self, vae: AutoencoderKL, rng: np.random.Generator, capacity: int, where: torch.device
+        self,
+        vae: AutoencoderKL,
+        rng: np.random.Generator,
+        capacity: int,
+        where: torch.device,
+        picture: int = PICTURE,
     ) -> None:
         self._vae = vae
         self._rng = rng
@@ -44,8 +68,10 @@ class Pool:
         self._capacity = capacity
         self._next = 0
         self.scenes: list[Scene] = []
-        self.means = torch.empty(capacity, 4, 16, 16, dtype=torch.float16)
-        self.deviations = torch.empty(capacity, 4, 16, 16, dtype=torch.float16)
+        self._picture = picture
+        side = picture // 8
+        self.means = torch.empty(capacity, 4, side, side, dtype=torch.float16)
+        self.deviations = torch.empty(capacity, 4, side, side, dtype=torch.float16)
 
     @torch.no_grad()
     def renew(self, pairs: int) -> None:
@@ -54,7 +80,7 @@ class Pool:
         for _ in range(pairs):
             scene = draw_scene(self._rng)
             new += [scene, neighbour(self._rng, scene)]
-        stack = torch.from_numpy(np.stack([render(s) for s in new])).to(self._where)
+        stack = torch.from_numpy(np.stack([render(s, self._picture) for s in new])).to(self._where)
         x = stack.permute(0, 3, 1, 2).to(self._vae.dtype) / 127.5 - 1
         found = self._vae.encode(x).latent_dist
         at = self._next
@@ -68,12 +94,33 @@ class Pool:
         self._next = (at + len(new)) % self._capacity
 
     def draw(self, pairs: int) -> tuple[torch.Tensor, list[Scene]]:
-        """Sampled latents (2 pairs, 4, 16, 16) float32 and their scenes, pairs side by side."""
+        """Sampled latents (2 pairs, 4, h, w) float32 and their scenes, pairs side by side."""
         first = 2 * self._rng.integers(len(self.scenes) // 2, size=pairs)
         index = np.stack([first, first + 1], 1).reshape(-1)
         chosen = torch.from_numpy(index)
         mean, deviation = self.means[chosen].float(), self.deviations[chosen].float()
         return mean + deviation * torch.randn_like(mean), [self.scenes[i] for i in index]
+
+
+def faults(sigma: torch.Tensor, side: int, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Additions to latents beyond the noise that is told, for half of them; and their sizes.
+
+    Args:
+        sigma: float32 (n,), standard deviation of the noise over that of latents.
+        side: height and width of the latents.
+        strength: largest fault at sigma 1.
+
+    Returns:
+        float32 (n, 4, side, side), and float32 (n,), their deviations.
+    """
+    size = torch.rand(len(sigma), device=sigma.device) * strength * (sigma + FAULT_FLOOR)
+    size = size * (sigma < FAULTS_BELOW)
+    size[::2] = 0
+    coarse = torch.randn(len(sigma), 4, side // 3 + 1, side // 3 + 1, device=sigma.device)
+    blots = F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=True)
+    white = torch.randn(len(sigma), 4, side, side, device=sigma.device)
+    mixed = blots * 1.2 + white * 0.5
+    return mixed * size.view(-1, 1, 1, 1), size
 
 
 def main() -> None:
@@ -88,8 +135,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--renew", type=int, default=8, help="new scenes a step")
     parser.add_argument("--pool", type=int, default=32768, help="scenes kept")
+    parser.add_argument("--large-every", type=int, default=10, help="steps, one on larger pictures")
     parser.add_argument("--average", type=float, default=0.999)
     parser.add_argument("--emphasis", type=float, default=0.75, help="of high noise, 0 to 1")
+    parser.add_argument("--faults", type=float, default=0.5, help="largest fault at sigma 1")
     parser.add_argument("--save-every", type=float, default=180, help="seconds")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     args = parser.parse_args()
@@ -135,34 +184,43 @@ def train(team: parallel.Team, args: argparse.Namespace) -> None:
     alphas = network.alphas_cumprod().to(where)
     ratio = alphas / (1 - alphas)
     weights = (ratio.clamp(max=GAMMA) / ratio * (1 + 1 / ratio) ** args.emphasis).float()
-    pairs = args.batch // team.count // 2
+    small_pairs = args.batch // team.count // 2
     pool = Pool(vae, rng, args.pool // team.count, where)
     for _ in range(64):
         pool.renew(16)
+    large_pool = Pool(vae, rng, args.pool // team.count // 8, where, 2 * PICTURE)
+    for _ in range(16):
+        large_pool.renew(8)
 
     budget = common.Budget(args.iterations, args.minutes, args.end_at, used)
-    log.write(iteration=iteration, parameters=sum(p.numel() for p in master), pairs=pairs)
+    log.write(iteration=iteration, parameters=sum(p.numel() for p in master), pairs=small_pairs)
     saved = time.time()
     losses: list[tuple[float, float, float]] = []
     progress = team.agree(budget.progress(iteration))
     while progress < 1:
-        pool.renew(max(1, args.renew // team.count // 2))
-        latents, scenes = pool.draw(pairs)
+        large = iteration % args.large_every == args.large_every - 1
+        source, pairs = (large_pool, small_pairs // 4) if large else (pool, small_pairs)
+        source.renew(max(1, args.renew // team.count // 2))
+        latents, scenes = source.draw(pairs)
+        side = latents.shape[-1]
         latents = latents.to(where)
         ids = torch.tensor(
-            [codes(() if rng.random() < EMPTY else caption(rng, s).words) for s in scenes]
+            [codes(() if rng.random() < EMPTY else words(rng, s)) for s in scenes]
         ).to(where)
         with torch.no_grad():
             features = text(input_ids=ids).last_hidden_state
         # timesteps spread evenly over the batch, the same for both of a pair
         spread = (rng.permutation(pairs) + rng.random(pairs)) / pairs
         t = torch.from_numpy((spread * 1000).astype(np.int64)).repeat_interleave(2).to(where)
-        noise = torch.randn(pairs, 4, 16, 16).repeat_interleave(2, 0).to(where)
+        noise = torch.randn(pairs, 4, side, side).repeat_interleave(2, 0).to(where)
         a = alphas[t].float().view(-1, 1, 1, 1)
+        added, size = faults(ratio[t[::2]].float() ** -0.5, side, args.faults)
+        noise = noise + (a / (1 - a)).sqrt() * added.repeat_interleave(2, 0)
         noisy = a.sqrt() * latents + (1 - a).sqrt() * noise
         predicted = model(noisy.to(torch.bfloat16), t, features).sample.float()
         errors = (predicted - noise).pow(2).mean((1, 2, 3))
-        loss = (weights[t] * errors).mean()
+        told = 1 / (1 + size.pow(2) * ratio[t[::2]].float())
+        loss = (weights[t] * told.repeat_interleave(2) * errors).mean()
         loss.backward()
         for mine, theirs in zip(master, working, strict=True):
             assert theirs.grad is not None
