@@ -1,24 +1,30 @@
-"""Decide, before any weight is read, what to load where and how: a pure function.
-
-Memory words: *private* is anonymous memory, *mapped* is resident file pages, *peak* is private plus
-mapped. A budget counts the peak, except in the memory mode ``mapped``, where it counts private
-memory only, because the system may drop file pages at any time.
-"""
+"""Decide, before any weight is read, what to load where and how: a pure function."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from sdlite import engines
 from sdlite.choices import MEMORY_MODES
-from sdlite.engine import Artifact, LoadOptions
+from sdlite.engine import LoadOptions
 from sdlite.errors import NoPlan, RequestError, UnknownName
 from sdlite.footprint import component_bytes
 from sdlite.package import Package
+from sdlite.plans import Budget, Placement, Plan, Preferences, RequestShape, megabytes
 from sdlite.text.labels import encoding_of
 from sdlite.types import Device
+
+__all__ = [
+    "Budget",
+    "Placement",
+    "Plan",
+    "Preferences",
+    "RequestShape",
+    "check",
+    "megabytes",
+    "plan",
+]
 
 BASE_BYTES = 110 << 20
 """Interpreter, numpy, engine and tokenizer, before any model is opened."""
@@ -26,144 +32,6 @@ AVAILABLE_SHARE = 0.8
 """Part of the memory free right now that a plan without a budget may use."""
 RESIDENT_SHARE = 0.5
 """Part of it that open components may hold between pictures."""
-
-
-@dataclass(frozen=True)
-class RequestShape:
-    """What of a request decides its cost."""
-
-    width: int
-    """Pixels."""
-    height: int
-    """Pixels."""
-    images: int
-    """Pictures in the batch."""
-    steps: int
-    """Intervals of the schedule."""
-    guided: bool
-    """Whether every step also needs the model's answer to the negative prompt."""
-    encodes: bool = False
-    """Whether pictures are encoded before the first step."""
-    prompts: int = 1
-    """Prompts drawn together in every step (AND)."""
-    embeddings: bool = False
-    """Whether the prompts have words whose vectors are not the text encoder's own."""
-    replaced: tuple[tuple[str, int], ...] = ()
-    """Bytes of weights that replace some of the package's, by component."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What the user allows."""
-
-    max_memory: int | None = None
-    """Bytes of main memory; None leaves it to the machine."""
-    max_vram: int | None = None
-    """Bytes of the memory of a device that has its own; None leaves it to the device."""
-
-
-@dataclass(frozen=True)
-class Preferences:
-    """What the user asked for by name; None leaves it to the plan."""
-
-    runtime: str | None = None
-    """Engine."""
-    device: str | None = None
-    """Device within the engine."""
-    precision: str | None = None
-    """What to compute in: ``fp32``, ``bf16`` or ``fp16``."""
-    memory_mode: str = "auto"
-    """``auto``, ``normal`` or ``mapped``."""
-    threads: int | None = None
-    """Compute threads."""
-    cache: Path | None = None
-    """Folder for compiled graphs; None keeps none."""
-    cache_limit: int | None = None
-    """Most bytes that folder may take; None does not limit it."""
-    replaced: frozenset[str] = frozenset()
-    """Components whose weights come from elsewhere and are held in memory."""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """One component on one device."""
-
-    component: str
-    """Which component."""
-    artifacts: tuple[Artifact, ...]
-    """Its graph, or its chain of graphs in order."""
-    device: Device
-    """Where it runs."""
-    options: LoadOptions
-    """How it is opened."""
-    private_bytes: int
-    """Predicted anonymous memory while it runs, beyond the process's base."""
-    mapped_bytes: int
-    """Predicted file pages it reads."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What will be done; two equal plans need no reload."""
-
-    shape: RequestShape
-    """The request it was made for."""
-    memory_mode: str
-    """How weights are held."""
-    call_batch: int
-    """Most items in one U-Net call; a guided picture of one prompt has two."""
-    resident: bool
-    """Whether components stay open after their phase."""
-    placements: tuple[Placement, ...]
-    """Text encoder, encoder (for edits), U-Net, decoder: in the order the phases run."""
-    private_bytes: int
-    """Predicted peak of anonymous memory."""
-    peak_bytes: int
-    """Predicted peak of anonymous memory and file pages together."""
-    reasons: tuple[str, ...]
-    """Why it is this plan."""
-
-    def placement(self, component: str) -> Placement:
-        """Where a component runs; raises ``UnknownName``."""
-        for placement in self.placements:
-            if placement.component == component:
-                return placement
-        raise UnknownName("component", component, [p.component for p in self.placements])
-
-    def explain(self) -> str:
-        """The plan and its reasons, for people, several lines."""
-        lines = [
-            f"{self.shape.width}x{self.shape.height}, {self.shape.steps} steps, "
-            f"{self.shape.images} image(s), {self.call_batch} item(s) a U-Net call",
-            f"memory mode {self.memory_mode}, "
-            + ("components stay open" if self.resident else "components are closed after use"),
-        ]
-        for placement in self.placements:
-            first = placement.artifacts[0]
-            graphs = len(placement.artifacts)
-            lines.append(
-                f"{placement.component}: {placement.device.runtime} on {placement.device.name}, "
-                f"{first.variant} graph{f' in {graphs} parts' if graphs > 1 else ''}, "
-                f"{first.precision} weights, "
-                + (
-                    f"computed in {precision}, "
-                    if (precision := placement.options.precision)
-                    else ""
-                )
-                + f"about {megabytes(placement.private_bytes)} private, "
-                f"{megabytes(placement.mapped_bytes)} mapped"
-            )
-        lines.append(
-            f"predicted peak {megabytes(self.peak_bytes)}, of which "
-            f"{megabytes(self.private_bytes)} private"
-        )
-        lines.extend(self.reasons)
-        return "\n".join(lines)
-
-
-def megabytes(count: int) -> str:
-    """Bytes as a person reads them."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def check(package: Package, devices: Sequence[Device], preferences: Preferences) -> None:
