@@ -84,6 +84,28 @@ ENGINE = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime
     help="Where pictures go that a client wants to be saved. Default: nowhere.",
 )
 @click.option(
+    "--state",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep jobs of the native API in DIR: they go on when the server is started again.",
+)
+@click.option(
+    "--save-every",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="How often a half done picture is saved there.",
+)
+@click.option(
+    "--max-state",
+    metavar="BYTES",
+    type=click.IntRange(1),
+    default=16 << 30,
+    show_default=True,
+    help="What pictures may take there; when they do, jobs are refused.",
+)
+@click.option(
     "--max-queue",
     metavar="N",
     type=click.IntRange(1),
@@ -227,6 +249,9 @@ def make_setup(host: str, given: dict[str, Any]) -> Setup:
         devices=given["devices"] or (device,),
         styles=None if styles is None else Path(styles),
         output=given["output"],
+        state=given["state"],
+        save_seconds=given["save_every"],
+        state_bytes=given["max_state"],
         metadata=values.get("metadata").value if metadata is None else metadata,
         **engine,
     )

@@ -15,7 +15,15 @@ from starlette.types import ASGIApp
 
 from sdlite import __version__
 from sdlite.server.a1111 import api as a1111_api
-from sdlite.server.call import Call, Endpoint, Shape, error_response, handler, plain_shape
+from sdlite.server.call import (
+    Call,
+    Endpoint,
+    Shape,
+    error_response,
+    handler,
+    in_thread,
+    plain_shape,
+)
 from sdlite.server.guard import Guard
 from sdlite.server.metrics import CONTENT_TYPE
 from sdlite.server.native import api as native_api
@@ -45,11 +53,11 @@ def make_app(server: Server) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        server.room.start()
+        await in_thread(server.start)
         try:
             yield
         finally:
-            server.stop()
+            await in_thread(server.stop)
 
     routes = [
         Route(endpoint.path, handler(server, endpoint, shape), methods=[endpoint.method])

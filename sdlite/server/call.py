@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from sdlite.errors import Cancelled
 from sdlite.server.jobs import DONE, FAILED, Job
 from sdlite.server.problem import ClientGone, Refused, message_of, status_of
+from sdlite.server.query import Query
 
 if TYPE_CHECKING:
     from sdlite.server.state import Server
@@ -53,6 +54,10 @@ class Call:
             return str(name)
         peer = self.request.client
         return "-" if peer is None else peer.host
+
+    def query(self, parameter: Query) -> Any:
+        """A parameter of the address; None when it is not there. Raises ``Refused``."""
+        return parameter.read(self.request.query_params)
 
     async def wait(self, job: Job) -> list[Result]:
         """The pictures of a job.
@@ -154,6 +159,14 @@ class Endpoint:
     """Whether it is answered without a key."""
     form: type[BaseModel] | None = None
     """What its form fields are, for the published description; it reads them itself."""
+    files: tuple[str, ...] = ()
+    """Files of the form; the first is required."""
+    query: tuple[Query, ...] = ()
+    """Parameters of its address."""
+    status: int = 200
+    """What a good answer has."""
+    media: str = "application/json"
+    """What a good answer is."""
 
 
 def handler(

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from sdlite.types import Float32, Request, Result
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
-STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED)
+SUSPENDED = "suspended"
+"""Of a job that is kept: the server ends, and the job goes on when it is started again."""
+STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED, SUSPENDED)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Order:
     """How much it is, in pixels times steps; see ``work_of``."""
     margins: Margins | None = None
     """What to paint beyond the edges of the one request's picture."""
+    kept: bool = False
+    """Whether it goes on when the server is started again, see ``Journal``."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,10 @@ class Job:
     """How far it is."""
     results: list[Result] = field(default_factory=list)
     """What is finished."""
+    done: int = 0
+    """Requests an earlier server finished."""
+    suspended: bool = False
+    """The server ends, and what is left is done when it is started again."""
     error: BaseException | None = None
     """Why it failed."""
     cancel: threading.Event = field(default_factory=threading.Event)
@@ -89,7 +97,7 @@ class Job:
     @property
     def over(self) -> bool:
         """Whether nothing will change any more."""
-        return self.state in (DONE, FAILED, CANCELLED)
+        return self.state not in (QUEUED, RUNNING)
 
     @property
     def share(self) -> float:

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from sdlite import __version__
 from sdlite.server.call import Endpoint
 
-_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
+_PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 
 
 def document(groups: Sequence[tuple[str, Sequence[Endpoint]]]) -> dict[str, Any]:
@@ -51,25 +51,43 @@ def document(groups: Sequence[tuple[str, Sequence[Endpoint]]]) -> dict[str, Any]
 
 
 def _operation(tag: str, endpoint: Endpoint, schemas: Any) -> dict[str, Any]:
+    good: dict[str, Any] = {"description": "Done.", "content": {endpoint.media: {}}}
     operation: dict[str, Any] = {
         "tags": [tag],
         "summary": endpoint.summary,
         "responses": {
-            "200": {"description": "Done."},
-            "default": {"description": "An error, as this API writes them."},
+            str(endpoint.status): good,
+            "default": {
+                "description": "An error, as this API writes them.",
+                "content": {"application/json": {}},
+            },
         },
     }
-    names = _PARAMETER.findall(endpoint.path)
-    if names:
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in names
-        ]
+    parameters = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "integer", "minimum": 0} if kind == "int" else {"type": "string"},
+        }
+        for name, kind in _PARAMETER.findall(endpoint.path)
+    ]
+    parameters += [query.described() for query in endpoint.query]
+    if parameters:
+        operation["parameters"] = parameters
     content = {}
     if endpoint.body is not None:
         content["application/json"] = {"schema": schemas[(endpoint.body, "validation")]}
     if endpoint.form is not None:
-        content["multipart/form-data"] = {"schema": schemas[(endpoint.form, "validation")]}
+        content["multipart/form-data"] = {
+            "schema": _with_files(schemas[(endpoint.form, "validation")], endpoint.files)
+        }
     if content:
         operation["requestBody"] = {"content": content, "required": True}
     return operation
+
+
+def _with_files(form: dict[str, Any], files: Sequence[str]) -> dict[str, Any]:
+    kind = {"type": "string", "format": "binary"}
+    parts = {"type": "object", "properties": dict.fromkeys(files, kind), "required": [*files[:1]]}
+    return {"allOf": [form, parts]} if files else form

@@ -11,7 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from sdlite.errors import Cancelled, RequestError, SdliteError
-from sdlite.server.jobs import CANCELLED, DONE, FAILED, RUNNING, Job, Order, Progress
+from sdlite.server.jobs import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    RUNNING,
+    SUSPENDED,
+    Job,
+    Order,
+    Progress,
+)
+from sdlite.server.journal import Journal
 from sdlite.server.keeper import Keeper, Open
 from sdlite.server.limits import Limits
 from sdlite.server.line import Line
@@ -36,6 +46,7 @@ class EngineRoom:
         limits: how many may wait and how long a job may run.
         keep_seconds: how long an idle model stays open; below 0 for ever.
         finished: called with every job that ended and its final state, before anybody is told.
+        journal: told of jobs that are kept.
     """
 
     def __init__(
@@ -44,8 +55,10 @@ class EngineRoom:
         limits: Limits,
         keep_seconds: float = 300.0,
         finished: Callable[[Job, str], None] = lambda job, state: None,
+        journal: Journal | None = None,
     ) -> None:
         self._limits = limits
+        self._journal = journal or Journal()
         self._finished = finished
         self._line = Line()
         self._running: list[Job] = []
@@ -68,9 +81,14 @@ class EngineRoom:
             thread.start()
 
     def end(self) -> None:
-        """Take no more jobs and cancel those there are; ``close`` is to follow."""
+        """Take no more jobs; suspend those that are kept, cancel the others; then ``close``."""
         self._ending = True
-        self.cancel_all()
+        with self._changed:
+            jobs = [*self._line, *self._running]
+        for job in jobs:
+            if job.order.kept and not job.cancel.is_set():
+                job.suspended = True
+            self.cancel(job)
 
     def close(self, timeout: float = 60.0) -> None:
         """Cancel everything, wait for the threads, close the models."""
@@ -83,25 +101,53 @@ class EngineRoom:
                 thread.join(timeout)
 
     def submit(self, order: Order) -> Job:
-        """Let an order wait for its turn; raises ``QueueFull``."""
+        """Let an order wait for its turn; one that is kept has been written down then.
+
+        An order to keep is written to a disk: call it in a thread then.
+
+        Raises:
+            QueueFull: there is no place.
+            Refused: it cannot be kept.
+        """
+        job = Job(order)
         with self._changed:
-            limits = self._limits
-            if self._ending:
-                raise QueueFull("the server is shutting down", 10)
-            if len(self._line) >= limits.queue:
-                raise QueueFull(
-                    f"the queue is full: {limits.queue} jobs wait; try again later",
-                    self._retry_after(),
-                )
-            if self._line.of_client(order.client) >= limits.queue_of_client:
-                raise QueueFull(
-                    f"{limits.queue_of_client} jobs of yours wait already; try again later",
-                    self._retry_after(),
-                )
-            job = Job(order)
-            self._line.add(job)
-            self._changed.notify_all()
-            return job
+            self._check_place(order)
+            if not order.kept:
+                self._take_on(job)
+                return job
+        self._journal.accept(job)
+        try:
+            with self._changed:
+                self._check_place(order)
+                self._take_on(job)
+                return job
+        except QueueFull:
+            self._journal.forget_accepted(job)
+            raise
+
+    def restore(self, job: Job) -> None:
+        """Let a job of an earlier server wait, however many do."""
+        with self._changed:
+            self._take_on(job)
+
+    def _take_on(self, job: Job) -> None:
+        self._line.add(job)
+        self._changed.notify_all()
+
+    def _check_place(self, order: Order) -> None:
+        limits = self._limits
+        if self._ending:
+            raise QueueFull("the server is shutting down", 10)
+        if len(self._line) >= limits.queue:
+            raise QueueFull(
+                f"the queue is full: {limits.queue} jobs wait; try again later",
+                self._retry_after(),
+            )
+        if self._line.of_client(order.client) >= limits.queue_of_client:
+            raise QueueFull(
+                f"{limits.queue_of_client} jobs of yours wait already; try again later",
+                self._retry_after(),
+            )
 
     def cancel(self, job: Job) -> None:
         """Take a job out of the line, or end it after the step it is in."""
@@ -109,14 +155,7 @@ class EngineRoom:
             job.cancel.set()
             waiting = self._line.remove(job)
         if waiting:
-            self._end(job, CANCELLED)
-
-    def cancel_all(self) -> None:
-        """Cancel what waits and what runs."""
-        with self._changed:
-            jobs = [*self._line, *self._running]
-        for job in jobs:
-            self.cancel(job)
+            self._end(job, SUSPENDED if job.suspended else CANCELLED)
 
     def unload(self) -> None:
         """Close the models as soon as they are idle."""
@@ -196,9 +235,10 @@ class EngineRoom:
                 continue
             try:
                 self._carry_out(job, keeper)
-                state = CANCELLED if job.cancel.is_set() else DONE
+                # Whose last picture was there before the word to stop was heard is done.
+                state = DONE
             except Cancelled:
-                state = CANCELLED
+                state = SUSPENDED if job.suspended else CANCELLED
             except BaseException as error:
                 job.error, state = error, FAILED
                 if not isinstance(error, SdliteError):
@@ -216,10 +256,15 @@ class EngineRoom:
         job.tell()
         from sdlite.outpaint import outpaint
 
+        kept, begun_before = job.order.kept, job.done > 0
+        if kept:
+            self._journal.begin(job)
         pipe = keeper.get(job.order.model)
         drawing = time.monotonic()
         deadline = drawing + self._limits.job_seconds
         for number, request in enumerate(job.order.requests):
+            if number < job.done:
+                continue
             if job.cancel.is_set():
                 raise Cancelled("stopped as asked")
             # In this order: who interrupts sets them the other way round.
@@ -230,9 +275,12 @@ class EngineRoom:
                 # Interrupted before it began: a step is taken, so that there is a picture.
                 job.stop.set()
             job.progress = Progress(number=number)
+            resume = self._journal.resume(job, number, pipe) if kept else None
 
             def on_step(step: Step, number: int = number) -> None:
                 job.progress = Progress(number, step.index + 1, step.total, step.x0[0])
+                if kept:
+                    self._journal.step(job, number, pipe, step, job.suspended)
                 job.tell()
                 if time.monotonic() > deadline:
                     raise TimeUp(
@@ -241,13 +289,19 @@ class EngineRoom:
                     )
 
             if job.order.margins is None:
-                result = pipe.generate(request, on_step=on_step, cancel=job.cancel, stop=job.stop)
+                result = pipe.generate(
+                    request, resume=resume, on_step=on_step, cancel=job.cancel, stop=job.stop
+                )
             else:
                 result = outpaint(
                     pipe, request, job.order.margins, on_step=on_step, cancel=job.cancel
                 )
+            if kept:
+                self._journal.drawn(job, number, result)
             job.results.append(result)
-        if not job.interrupted and not job.skipped and job.order.work:
+            begun_before = begun_before or resume is not None
+        whole = not (job.interrupted or job.skipped or begun_before)
+        if whole and job.order.work:
             self._learn(job.order, time.monotonic() - drawing)
 
     def _learn(self, order: Order, seconds: float) -> None:
@@ -263,6 +317,8 @@ class EngineRoom:
         job.ended = time.monotonic()
         job.progress = Progress(job.progress.number, job.progress.step, job.progress.steps, None)
         try:
+            if job.order.kept and state != SUSPENDED:
+                self._journal.end(job, state)
             self._finished(job, state)
         except Exception:
             log.exception("noting a finished job failed", extra={"data": {"job": job.id}})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sdlite.server.guard import Access
 from sdlite.server.jobs import DONE, Job, Order, work_of
+from sdlite.server.kept import Kept
 from sdlite.server.limits import Limits, check_images, check_request
 from sdlite.server.metrics import Metrics
 from sdlite.server.room import EngineRoom
@@ -17,6 +18,8 @@ from sdlite.server.shelf import Shelf
 if TYPE_CHECKING:
     from sdlite.outpaint import Margins
     from sdlite.pipeline import Pipeline
+    from sdlite.server.ledger import Ledger
+    from sdlite.server.record import Archive
     from sdlite.types import Request
 
 
@@ -52,6 +55,12 @@ class Setup:
     """Folder for pictures a client wants to be saved; None saves none."""
     metadata: bool = True
     """Whether pictures carry their parameters."""
+    state: Path | None = None
+    """Folder in which jobs survive the end of the server; None keeps them in memory."""
+    save_seconds: float = 5.0
+    """How often, at most, a half done picture is saved there."""
+    state_bytes: int = 16 << 30
+    """What finished pictures may take there before no more jobs are taken."""
 
 
 class Server:
@@ -77,12 +86,46 @@ class Server:
             if finished is not None:
                 finished(job, state)
 
+        setup = self.setup
+        self.ledger: Ledger | None = None
+        if setup.state is not None:
+            # Not at the top: most servers have none, and start without SQLite.
+            from sdlite.server.ledger import Ledger
+
+            self.ledger = Ledger(setup.state, setup.save_seconds, setup.state_bytes, setup.metadata)
+        self._kept = Kept()
         self.room = EngineRoom(
-            [self._opener(device) for device in self.setup.devices],
+            [self._opener(device) for device in setup.devices],
             self.limits,
-            self.setup.keep_alive,
+            setup.keep_alive,
             ended,
+            self.ledger,
         )
+
+    @property
+    def archive(self) -> Archive:
+        """Where jobs are looked up."""
+        return self._kept if self.ledger is None else self.ledger.archive
+
+    def start(self) -> None:
+        """Take on what an earlier server left, and begin to draw."""
+        if self.ledger is not None:
+            for job in self.ledger.unfinished():
+                self.room.restore(job)
+        self.room.start()
+
+    def submit(self, order: Order) -> Job:
+        """Let a job wait that can be asked for later; call it in a thread, as it may write.
+
+        Raises:
+            QueueFull: there is no place in the queue.
+            Refused: there is none in the folder for the state.
+        """
+        if self.ledger is not None:
+            return self.room.submit(replace(order, kept=True))
+        job = self.room.submit(order)
+        self._kept.add(job)
+        return job
 
     def _learn(self, job: Job, state: str) -> None:
         """Keep what calls took, for forecasts: the first time of each size, and the second, in
@@ -176,3 +219,5 @@ class Server:
     def stop(self) -> None:
         """Cancel everything and close; may be called twice."""
         self.room.close()
+        if self.ledger is not None:
+            self.ledger.close()

@@ -31,7 +31,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def serve(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """Start a server: ``serve(engine_options, **setup)``; ``client.server`` is what is behind."""
+    """Start a server: ``serve(engine_options, **setup)``.
+
+    ``client.server`` is what is behind, ``client.stop(client)`` ends it politely.
+    """
     from starlette.testclient import TestClient
 
     from sdlite.server.app import make_app
@@ -39,11 +42,15 @@ def serve(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
     clients: list[TestClient] = []
 
+    def stop(client: TestClient) -> None:
+        clients.remove(client)
+        client.__exit__(None, None, None)
+
     def start(engine: dict[str, str] | None = None, **setup: Any) -> TestClient:
         monkeypatch.setitem(registry._runtimes, "null", NullRuntime(engine or {}))
         server = Server(Setup(**{"model": "tiny", "runtime": "null", **setup}))
         client = TestClient(make_app(server), base_url="http://localhost")
-        client.server = server
+        client.server, client.stop = server, stop
         client.__enter__()
         clients.append(client)
         return client

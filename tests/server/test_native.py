@@ -16,8 +16,8 @@ pytest.importorskip("starlette", reason="the extra [server] is not installed")
 pytest.importorskip("httpx2", reason="starlette's test client needs httpx2")
 
 import sdlite
+from sdlite.server import kept
 from sdlite.server.guard import Access
-from sdlite.server.native import api as native
 from sdlite.server.native.schema import EditBody, HiresBody, JobBody
 from sdlite.types import Edit, Hires, Request
 from tests.server.helpers import SLOW, opened, picture, until
@@ -121,7 +121,7 @@ def test_jobs_of_others_are_not_there(serve: Any) -> None:
 
 
 def test_old_jobs_are_forgotten(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "KEPT_JOBS", 2)
+    monkeypatch.setattr(kept, "KEPT_JOBS", 2)
     first = submitted(client)
     for _ in range(4):
         ended(client, submitted(client))
