@@ -86,11 +86,6 @@ def open_archive(path: Path) -> Archive:
 
 
 def _no_archive(path: Path, start: bytes) -> SourceError:
-    if start.startswith(LEGACY_MAGIC):
-        return SourceError(
-            f"{path.name}: written by PyTorch before 1.6, a format that is not read; save it once "
-            "with a newer PyTorch, or use the model's .safetensors file"
-        )
     return SourceCorrupt(
         f"{path.name}: starts with {start[:4].hex(' ') or 'nothing'}, it is no PyTorch checkpoint"
     )

@@ -1,10 +1,11 @@
 """Read ``.ckpt``, ``.pt`` and ``.bin`` files without executing anything.
 
-Such a file is a zip archive with a pickle (a program for a small stack machine) and the tensors'
-bytes. A pickle names functions to call; the standard library imports and calls them. Here a machine
-of our own interprets the program over inert values: a name is only ever compared with lists, the
-few functions that build tensors become records (storage, offset, shape, strides), and a name that
-no list has ends the reading with ``SourceHostile``. Nothing is imported, so nothing can run.
+Such a file is a pickle (a program for a small stack machine) and the tensors' bytes, in a zip
+archive or, before PyTorch 1.6, in a row. A pickle names functions to call; the standard library
+imports and calls them. Here a machine of our own interprets the program over inert values: a name
+is only ever compared with lists, the few functions that build tensors become records (storage,
+offset, shape, strides), and a name that no list has ends the reading with ``SourceHostile``.
+Nothing is imported, so nothing can run.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.lib.stride_tricks import as_strided
 from sdlite.errors import SourceCorrupt, SourceHostile
 from sdlite.tensors.archive import Archive, open_archive
 from sdlite.tensors.base import ITEM_BYTES, TensorInfo, read_elements
+from sdlite.tensors.legacy import is_legacy, open_legacy
 from sdlite.tensors.pickle_machine import run
 from sdlite.tensors.pickle_values import TensorRecord
 from sdlite.types import Array
@@ -71,8 +73,8 @@ def open_pickle(path: Path) -> PickleFile:
     Raises ``SourceHostile`` for a pickle that names anything but tensors and plain data,
     ``SourceCorrupt`` for a damaged file, ``SourceError`` for one that cannot be read.
     """
-    archive = open_archive(path)
-    return _checked(path, archive, _state_dict(path, run(archive.program, path.name)))
+    archive, top = _open(path)
+    return _checked(path, archive, _state_dict(path, top))
 
 
 def open_nested(path: Path) -> PickleFile:
@@ -81,9 +83,9 @@ def open_nested(path: Path) -> PickleFile:
     A tensor is named by the keys that lead to it, joined by dots: ``string_to_param.*``. Raises
     what ``open_pickle`` raises.
     """
-    archive = open_archive(path)
+    archive, top = _open(path)
     records: dict[str, TensorRecord] = {}
-    pending: list[tuple[str, object, int]] = [("", run(archive.program, path.name), 0)]
+    pending: list[tuple[str, object, int]] = [("", top, 0)]
     while pending:
         name, value, depth = pending.pop()
         if isinstance(value, TensorRecord) and name:
@@ -97,6 +99,14 @@ def open_nested(path: Path) -> PickleFile:
     if not records:
         raise SourceCorrupt(f"{path.name}: holds no tensors by name")
     return _checked(path, archive, records)
+
+
+def _open(path: Path) -> tuple[Archive, object]:
+    """Where a file's storages lie, and what its pickle makes."""
+    if is_legacy(path):
+        return open_legacy(path)
+    archive = open_archive(path)
+    return archive, run(archive.program, path.name)
 
 
 def _checked(path: Path, archive: Archive, records: dict[str, TensorRecord]) -> PickleFile:

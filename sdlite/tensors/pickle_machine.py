@@ -25,9 +25,17 @@ def run(program: bytes, where: str) -> object:
     ``where`` starts the messages. Raises ``SourceHostile`` naming the first global that is not
     known to be harmless, ``SourceCorrupt`` for a program that makes no sense.
     """
-    machine = _Machine(program, where)
+    return run_at(program, 0, where, {})[0]
+
+
+def run_at(program: bytes, start: int, where: str, dtypes: dict[str, str]) -> tuple[object, int]:
+    """The same for a pickle that starts at a byte of ``program``; also returns where it ends.
+
+    ``dtypes`` gets the element type of every storage it mentions, by key.
+    """
+    machine = _Machine(program, where, start, dtypes)
     try:
-        return machine.run()
+        return machine.run(), machine.position
     except (IndexError, struct.error, UnicodeDecodeError) as error:
         raise machine.bad(f"broken at byte {machine.position}") from error
 
@@ -35,10 +43,11 @@ def run(program: bytes, where: str) -> object:
 class _Machine:
     """Program counter, stack and memo of one run."""
 
-    def __init__(self, program: bytes, where: str) -> None:
+    def __init__(self, program: bytes, where: str, start: int, dtypes: dict[str, str]) -> None:
         self.program = program
         self.where = where
-        self.position = 0
+        self.position = start
+        self.dtypes = dtypes
         self.stack: list[object] = []
         self.memo: dict[int, object] = {}
 
@@ -218,6 +227,9 @@ class _Machine:
         dtype = STORAGES.get(str(kind)) if isinstance(kind, Name) else None
         if dtype is None or not isinstance(key, str) or not is_size(count):
             raise self.bad("has a storage without type, key and length")
+        if len(value) > 5 and value[5] is not None:
+            raise self.bad("has a storage that is a part of another, as PyTorch before 0.4 wrote")
+        self.dtypes.setdefault(key, dtype)
         assert isinstance(count, int)
         self.push(Storage(key, dtype, count))
 

@@ -133,10 +133,12 @@ class TorchFile:
 
     def __init__(self) -> None:
         self.data: dict[str, bytes] = {}
+        self.items: dict[str, int] = {}
 
     def storage(self, array: Array, dtype: str | None = None) -> Stored:
         key = str(len(self.data))
         self.data[key] = array.tobytes()
+        self.items[key] = array.itemsize
         return Stored(STORAGES[dtype or array.dtype.name], key, array.size)
 
     def tensor(self, array: Array, dtype: str | None = None) -> Call:
@@ -152,6 +154,17 @@ class TorchFile:
 
     def write(self, path: Path, value: object, protocol: int = 2, root: str = "archive") -> Path:
         return write_archive(path, dump(value, protocol), self.data, root)
+
+    def write_row(self, path: Path, value: object, facts: object = None) -> Path:
+        """The format before torch 1.6: pickles and storages in a row."""
+        facts = {"protocol_version": 1001, "little_endian": True} if facts is None else facts
+        heads = (0x1950A86A20F9469CFC6C, 1001, facts, value, list(self.data))
+        row = [dump(head) for head in heads]
+        for key, piece in self.data.items():
+            count = len(piece) // self.items[key]
+            row += [count.to_bytes(8, "little"), piece]
+        path.write_bytes(b"".join(row))
+        return path
 
 
 def write_archive(
