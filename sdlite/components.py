@@ -27,6 +27,10 @@ class Meter:
     precision: str | None = None
     notes: list[str] = field(default_factory=list)
 
+    def count(self, *_: object) -> None:
+        """One call more, whose time is not taken apart."""
+        self.calls += 1
+
 
 class MeteredSession:
     """A session that writes the time of its calls to a meter."""

@@ -175,6 +175,11 @@ def candidates(
     )
 
 
+def prefers_openvino(device: Device) -> bool:
+    """Whether a device is OpenVINO's where it was measured to be the faster engine."""
+    return device.runtime == "openvino" and _measured(device)
+
+
 def _measured(device: Device) -> bool:
     """Whether OpenVINO was measured to be faster on such a device: processors of x86-64."""
     return device.name == "cpu" and device.precisions[0] != "fp16"

@@ -15,6 +15,8 @@ from pathlib import Path
 from sdlite.engine import TensorSpec
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+UPSCALER = "sdlite.upscaler"
+"""Key of the note in upscalers' files: JSON, read by ``sdlite.upscalers.files``."""
 _MAX_DEPTH = 32
 _MANY = 1 << 63
 """Counts of elements end here; a product of numbers from a file may not grow without end."""
@@ -23,6 +25,7 @@ _MANY = 1 << 63
 _MESSAGES = {
     ("model", 7): "main",
     ("model", 8): "opset",
+    ("model", 14): "note",
     ("model", 25): "function",
     ("main", 1): "node",
     ("main", 5): "initializer",
@@ -71,6 +74,8 @@ class OnnxFile:
     """Elements of the main graph's weights by ONNX dtype number."""
     locations: set[str] = field(default_factory=set)
     """Every other file that any tensor, also in subgraphs and attributes, refers to."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What programs noted about the model (``metadata_props``), by key."""
 
     @property
     def precision(self) -> str:
@@ -118,6 +123,9 @@ def _walk(found: OnnxFile, data: memoryview, start: int, end: int, kind: str, de
         elif inner == "opset":
             texts, numbers = _scalars(data, first, last)
             found.opsets[texts.get(1, "")] = numbers.get(2, 0)
+        elif inner == "note":
+            texts, _ = _scalars(data, first, last)
+            found.notes[texts.get(1, "")] = texts.get(2, "")
         else:
             _walk(found, data, first, last, inner, depth + 1)
 

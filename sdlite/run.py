@@ -18,6 +18,9 @@ from sdlite.planner import Plan
 from sdlite.recorder import Recorder
 from sdlite.request import unused_options
 from sdlite.types import Float32, Request, SamplerState, Step
+from sdlite.upscalers.enlarge import enlarge_to
+from sdlite.upscalers.files import UpscalerFile
+from sdlite.upscalers.network import Upscaler
 
 
 class Run:
@@ -120,8 +123,30 @@ class Run:
         small = self._phases.decode(base, before, self.recorder, self._cancel)
         check_cancel(self._cancel)
         size = (plan.shape.width, plan.shape.height)
-        pictures = [picture.resize(size, stage.upscaler.pixels) for picture in small]
+        if stage.upscaler.network is not None:
+            pictures = self._enlarged(small, stage.upscaler.network, size, plan)
+        else:
+            pictures = [picture.resize(size, stage.upscaler.pixels) for picture in small]
         return self._phases.start(stage, plan, self.recorder, pictures=pictures)
+
+    def _enlarged(
+        self, small: Sequence[Image.Image], file: UpscalerFile, size: tuple[int, int], plan: Plan
+    ) -> list[Image.Image]:
+        """Pictures to a size by a network, on the engine and device of the autoencoder."""
+        placement = plan.placement("vae_encoder")
+        with (
+            self.recorder.phase("upscale") as meter,
+            Upscaler(
+                file,
+                runtime=placement.device.runtime,
+                device=placement.device.name,
+                threads=placement.options.threads,
+                precision=placement.options.precision,
+            ) as network,
+        ):
+            made = [enlarge_to(network, item, size, meter.count, self._cancel) for item in small]
+            meter.precision = network.precision
+        return made
 
     def finish(self, latents: Float32, stage: int = -1) -> tuple[Image.Image, ...]:
         """The job's pictures from the latents of its last step; ``stage`` is the one they are of,

@@ -249,8 +249,8 @@ class Hires:
     height: int | None = None
     """Pixels, a multiple of 8, instead of ``scale``."""
     upscaler: str = "Latent"
-    """In between: ``Latent`` and its kinds, or over pixels ``Lanczos``, ``Bilinear``, ``Nearest``;
-    see ``sdlite.edit.upscale``."""
+    """In between: ``Latent`` and its kinds, or over pixels ``Lanczos``, ``Bilinear``, ``Nearest``,
+    or the name of an upscaler in the model folders; see ``sdlite.edit.upscale``."""
     steps: int | None = None
     """Intervals the second pass runs; None is as many as the first."""
     strength: float = 0.7
@@ -342,7 +342,7 @@ class PhaseReport:
     """What one phase of a run cost."""
 
     name: str
-    """``text``, ``encode``, ``denoise`` or ``decode``."""
+    """``text``, ``encode``, ``denoise``, ``decode`` or ``upscale``."""
     load_seconds: float
     """Seconds spent opening graphs; 0 when they were open already."""
     run_seconds: float

@@ -25,6 +25,7 @@ from sdlite.cli.plan import plan
 from sdlite.cli.pull import pull
 from sdlite.cli.serve import serve
 from sdlite.cli.state import resume
+from sdlite.cli.upscale import upscale
 
 __all__ = ["main"]
 
@@ -56,6 +57,7 @@ COMMANDS = (
     outpaint,
     again,
     resume,
+    upscale,
     export,
     bake,
     merge,

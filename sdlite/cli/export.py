@@ -15,6 +15,7 @@ from sdlite.cli.edge import common, tell
 from sdlite.cli.extras import export_part
 from sdlite.cli.progress import ByteBar, wanted
 from sdlite.cli.table import readable
+from sdlite.errors import RequestError
 from sdlite.settings import choice
 
 FORMATS = ("onnx",)
@@ -60,6 +61,8 @@ def export(
 
     SOURCE is a Stable Diffusion checkpoint: one .safetensors or .ckpt file, or a diffusers folder.
     DEST is a new folder; without it the package goes to your models and is called like SOURCE.
+    SOURCE may also be an upscaler (ESRGAN, Real-ESRGAN, SwinIR; .pth, .safetensors, .onnx), which
+    becomes one .onnx file for sdlite upscale and --hires-upscaler.
     Nothing in SOURCE is executed. If the export fails or is interrupted, nothing is left of it.
 
     \b
@@ -67,14 +70,50 @@ def export(
       sdlite export dream.safetensors
       sdlite generate --model dream "a castle on a hill"
       sdlite export dream.safetensors /big/disk/dream --precision fp32
+      sdlite export RealESRGAN_x4plus.pth
     """
     path = Path(source)
+    if is_upscaler(path):
+        if prediction is not None:
+            raise RequestError(f"{path.name} is an upscaler; --prediction is about checkpoints")
+        _upscaler(path, dest, choice(PRECISIONS)("--precision", precision), name, force, as_json)
+        return
     target = Path(dest) if dest is not None else home.folders().models / package_name(path)
     report = export_one(path, target, precision, format, force, wanted(progress), name, prediction)
     if as_json:
         click.echo(json.dumps(described(report), indent=1))
     else:
         tell_report(report)
+
+
+def is_upscaler(source: Path) -> bool:
+    """Whether a file is an upscaler: by its ending where only those have it, else by tensors."""
+    suffix = source.suffix.lower()
+    if source.is_dir() or not source.exists():
+        return False
+    if suffix in (".pth", ".onnx"):
+        return True
+    return suffix in (".safetensors", ".pt") and bool(
+        export_part("upscaler.source").is_upscaler(source)
+    )
+
+
+def _upscaler(
+    source: Path, dest: str | None, precision: str, name: str | None, force: bool, as_json: bool
+) -> None:
+    from sdlite.upscalers.files import FOLDER
+
+    folder = home.folders().models / FOLDER
+    target = folder / f"{name or source.stem}.onnx" if dest is None else Path(dest)
+    report = export_part("upscaler.export").export_upscaler(
+        source, target, precision=precision, name=name, force=force
+    )
+    if as_json:
+        click.echo(json.dumps(described(report), indent=1))
+        return
+    click.echo(str(report.path))
+    words = f"{report.name}: {report.kind}, scale {report.scale}, {readable(report.size)}"
+    tell(f"{words}, {report.seconds:.1f} s; sdlite upscale IMAGE --upscaler {report.path.stem}")
 
 
 def package_name(source: Path) -> str:

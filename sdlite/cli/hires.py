@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 def _upscalers(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     from sdlite.edit.upscale import UPSCALERS
+    from sdlite.upscalers.files import installed
 
-    return [CompletionItem(name) for name in UPSCALERS if name.lower().startswith(begun.lower())]
+    names = [*UPSCALERS, *(file.name for file in installed())]
+    return [CompletionItem(name) for name in names if name.lower().startswith(begun.lower())]
 
 
 _HIRES = (
@@ -31,7 +33,8 @@ _HIRES = (
         "--hires-upscaler",
         metavar="NAME",
         shell_complete=_upscalers,
-        help='In between: "Latent" (the default) and its kinds, Lanczos, Bilinear, Nearest.',
+        help='In between: "Latent" (the default) and its kinds, Lanczos, Bilinear, Nearest, or an '
+        "exported upscaler.",
     ),
     click.option("--hires-strength", metavar="S", help="How much is drawn anew. Default: 0.7."),
     click.option("--hires-steps", metavar="N", help="Steps. Default: as many as the first pass."),

@@ -31,15 +31,22 @@ def models(add: str | None, remove: str | None, as_json: bool) -> None:
     Example:
       sdlite models --add ~/stable-diffusion-webui
     """
+    from sdlite.upscalers.files import installed, waiting
+
     if remove is not None:
         home.remove_folder(Path(remove))
     if add is not None:
         home.add_folder(Path(add))
     found = [home.describe(model) for model in home.models()]
+    upscalers = installed()
     if as_json:
         document = {
             "folders": [str(folder) for folder in home.search_folders()],
             "models": [_described(item) for item in found],
+            "upscalers": [
+                {"name": f.name, "path": str(f.path), "kind": f.kind, "scale": f.scale}
+                for f in upscalers
+            ],
         }
         click.echo(json.dumps(document, indent=1))
         return
@@ -57,6 +64,11 @@ def models(add: str | None, remove: str | None, as_json: bool) -> None:
     for item in found:
         if item.problem is not None:
             click.echo(harmless(f"{item.model.name}: {item.problem}"))
+    if upscalers:
+        lines = [(file.name, f"x{file.scale}", file.kind, str(file.path)) for file in upscalers]
+        click.echo(table(("UPSCALER", "SCALE", "KIND", "WHERE"), lines))
+    for path in waiting():
+        click.echo(harmless(f"{path.stem}: an upscaler, needs export: sdlite export {path}"))
     click.echo(f"your packages go to {home.folders().models}")
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BAR = "{desc}{percentage:3.0f}%|{bar:24}| step {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 BYTE_BAR = "{desc}{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+TILE_BAR = "{percentage:3.0f}%|{bar:24}| tile {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
 REDRAW_SECONDS = 0.15
 
 
@@ -144,6 +145,39 @@ class ByteBar:
             self._bar.set_description_str(f"{label} " if label else "", refresh=False)
             self._bar.total = total
             self._bar.n = done
+            self._bar.refresh()
+
+
+class TileBar:
+    """A bar over the tiles of a picture.
+
+    Args:
+        shown: whether there is a bar at all.
+    """
+
+    def __init__(self, shown: bool) -> None:
+        self._bar: Any = None
+        if shown:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=0, bar_format=TILE_BAR, file=sys.stderr, leave=False)
+
+    def __enter__(self) -> TileBar:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def set(self, done: int, total: int) -> None:
+        """So many tiles are done."""
+        if self._bar is not None:
+            self._bar.total, self._bar.n = total, done
             self._bar.refresh()
 
 

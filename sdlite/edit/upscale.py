@@ -10,6 +10,7 @@ from PIL import Image
 
 from sdlite.errors import UnknownName
 from sdlite.types import Array, Float32
+from sdlite.upscalers.files import UpscalerFile, find_named
 
 
 def _linear(distance: Array) -> Array:
@@ -38,6 +39,8 @@ class Upscaler:
     ``nearest`` or ``exact``; None scales pixels."""
     pixels: Image.Resampling = Image.Resampling.LANCZOS
     """How pixels are scaled."""
+    network: UpscalerFile | None = None
+    """What enlarges pixels first."""
 
 
 UPSCALERS = {
@@ -60,13 +63,21 @@ _ALIASES = {"none": "Lanczos", "latent (bilinear)": "Latent"}
 
 
 def find_upscaler(name: str) -> Upscaler:
-    """An upscaler by name in any case; raises ``UnknownName``."""
+    """An upscaler by name in any case, one of ``UPSCALERS`` or a network in the model folders.
+
+    Raises ``UnknownName``; ``RequestError`` and ``PackageInvalid`` for a network that is not ready
+    or damaged.
+    """
     folded = " ".join(name.split()).casefold()
     folded = _ALIASES.get(folded, folded).casefold()
     for item in UPSCALERS.values():
         if item.name.casefold() == folded:
             return item
-    raise UnknownName("upscaler", name, UPSCALERS)
+    try:
+        file = find_named(name)
+    except UnknownName as error:
+        raise UnknownName("upscaler", name, [*UPSCALERS, *error.valid]) from error
+    return Upscaler(file.name, network=file)
 
 
 def scale_latents(latents: Float32, height: int, width: int, how: str) -> Float32:

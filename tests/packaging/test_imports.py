@@ -53,6 +53,7 @@ LAYERS = (
         "recorder",
         "assets",
         "adapters",
+        "upscalers",
     ),
     ("forecast",),
     ("phases", "run", "pipeline"),
@@ -64,7 +65,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ALLOWED_TO_RUNTIMES = {"engine", "types", "errors", "onnxfile", "hardware", "compilecache"}
 ALLOWED_TO_EXPORT = {"manifest", "package", "types", "errors", "engine", "schema"}
-ALLOWED_TO_EXPORT |= {"foreign", "memory", "noise", "tensors", "destination"}
+ALLOWED_TO_EXPORT |= {"foreign", "memory", "noise", "onnxfile", "tensors", "destination"}
 ALLOWED_TO_VERIFY = ALLOWED_TO_EXPORT | {"registry", "chain"}
 """Comparing graphs needs an engine: only there, and through the registry."""
 

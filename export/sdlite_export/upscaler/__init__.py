@@ -1,0 +1,1 @@
+"""Upscaler networks: recognised by their tensors, written as one ONNX file each."""
