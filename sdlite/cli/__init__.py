@@ -18,6 +18,7 @@ from sdlite.cli.export import export
 from sdlite.cli.generate import generate
 from sdlite.cli.info import info
 from sdlite.cli.inspect import inspect
+from sdlite.cli.mcp import mcp
 from sdlite.cli.merge import merge
 from sdlite.cli.models import models
 from sdlite.cli.outpaint import outpaint
@@ -64,6 +65,7 @@ COMMANDS = (
     inspect,
     pull,
     serve,
+    mcp,
     models,
     plan,
     devices,

@@ -9,6 +9,7 @@ from sdlite.errors import RuntimeUnavailable
 
 OPTIONAL = {
     "export": frozenset({"onnx", "huggingface_hub"}),
+    "mcp": frozenset({"mcp", "mcp_types"}),
     "server": frozenset({"starlette", "uvicorn", "pydantic", "python_multipart", "anyio"}),
 }
 """What extras install."""
@@ -22,6 +23,12 @@ def export_part(name: str) -> ModuleType:
 def server_part(name: str) -> ModuleType:
     """A module of ``sdlite.server``; raises ``RuntimeUnavailable`` when its extra is missing."""
     return _part(f"sdlite.server.{name}", "server")
+
+
+def mcp_part(name: str) -> ModuleType:
+    """A module of ``sdlite.server.mcp``; raises ``RuntimeUnavailable`` without its extra."""
+    server_part("app")
+    return _part(f"sdlite.server.mcp.{name}", "mcp")
 
 
 def _part(module: str, extra: str) -> ModuleType:

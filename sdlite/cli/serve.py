@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdlite.cli.edge import common, tell
-from sdlite.cli.extras import server_part
+from sdlite.cli.extras import mcp_part, server_part
 from sdlite.cli.options import load_settings, model_names, setting
 from sdlite.errors import RequestError
 
@@ -83,6 +83,7 @@ ENGINE = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime
     type=click.Path(file_okay=False, path_type=Path),
     help="Where pictures go that a client wants to be saved. Default: nowhere.",
 )
+@click.option("--mcp", is_flag=True, help="Serve assistants at /mcp too (Model Context Protocol).")
 @click.option(
     "--state",
     metavar="DIR",
@@ -186,6 +187,8 @@ def serve(host: str, port: int, show: bool, **given: Any) -> None:
     """
     run = server_part("run")
     app, logs, state = server_part("app"), server_part("logs"), server_part("state")
+    if given["mcp"]:
+        mcp_part("transports")
     setup = make_setup(host, given)
     guarded = setup.access.guarded
     if not guarded and not given["no_key"] and not is_loopback(host):
@@ -249,6 +252,7 @@ def make_setup(host: str, given: dict[str, Any]) -> Setup:
         devices=given["devices"] or (device,),
         styles=None if styles is None else Path(styles),
         output=given["output"],
+        mcp=given["mcp"],
         state=given["state"],
         save_seconds=given["save_every"],
         state_bytes=given["max_state"],

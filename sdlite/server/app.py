@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from sdlite import __version__
@@ -51,18 +51,24 @@ def make_app(server: Server) -> ASGIApp:
     about = Endpoint("GET", "/openapi.json", openapi, "This description.")
     groups.append(("server", plain_shape, [about]))
 
+    extra, running = assistant_routes(server) if server.setup.mcp else ([], nullcontext())
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await in_thread(server.start)
         try:
-            yield
+            async with running:
+                yield
         finally:
             await in_thread(server.stop)
 
-    routes = [
-        Route(endpoint.path, handler(server, endpoint, shape), methods=[endpoint.method])
-        for _, shape, endpoints in groups
-        for endpoint in endpoints
+    routes: list[BaseRoute] = [
+        *extra,
+        *(
+            Route(endpoint.path, handler(server, endpoint, shape), methods=[endpoint.method])
+            for _, shape, endpoints in groups
+            for endpoint in endpoints
+        ),
     ]
     open_paths = frozenset(
         endpoint.path for _, _, endpoints in groups for endpoint in endpoints if endpoint.open
@@ -91,6 +97,15 @@ def make_app(server: Server) -> ASGIApp:
         return error_response(error, shape_of(path))
 
     return Guard(app, access, server.limits, open_paths, refuse, server.metrics.answer)
+
+
+def assistant_routes(
+    server: Server,
+) -> tuple[list[BaseRoute], AbstractAsyncContextManager[None]]:
+    """The tools for assistants; imported only where they are served."""
+    from sdlite.server.mcp.transports import routes
+
+    return routes(server)
 
 
 def shape_of(path: str) -> Shape:

@@ -55,6 +55,8 @@ class Setup:
     """Folder for pictures a client wants to be saved; None saves none."""
     metadata: bool = True
     """Whether pictures carry their parameters."""
+    mcp: bool = False
+    """Whether the tools for assistants are served too."""
     state: Path | None = None
     """Folder in which jobs survive the end of the server; None keeps them in memory."""
     save_seconds: float = 5.0

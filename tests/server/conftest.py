@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from sdlite_runtimes.null import NullRuntime
 from sdlite_runtimes.nullpackage import write_null_package
 
 from sdlite import registry
+from tests.server.helpers import PROGRAM, Running
 
 Serve = Callable[..., Any]
 
@@ -64,3 +67,23 @@ def serve(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 def client(serve: Serve) -> Any:
     """A server as it is without any option."""
     return serve()
+
+
+@pytest.fixture
+def start(place: Path) -> Iterator[Callable[..., Running]]:
+    """Start a server in a process of its own: ``start(*options, delay=seconds)``."""
+    running: list[Running] = []
+
+    def run(*options: str, delay: float = 0.0) -> Running:
+        command = [sys.executable, "-W", "error", "-c", PROGRAM, str(delay), "serve", "--port", "0"]
+        command += ["--model", "tiny", "--runtime", "null", *options]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        running.append(Running(process))
+        return running[-1]
+
+    yield run
+    for server in running:
+        server.process.kill()
+        server.process.communicate()

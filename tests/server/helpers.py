@@ -1,11 +1,15 @@
-"""Pictures for requests, and waiting."""
+"""Pictures for requests, servers in processes of their own, and waiting."""
 
 from __future__ import annotations
 
 import base64
 import io
+import json
+import subprocess
 import time
+import urllib.request
 from collections.abc import Callable
+from typing import Any
 
 from PIL import Image
 
@@ -34,3 +38,26 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not become so"
         time.sleep(0.005)
+
+
+PROGRAM = """
+import sys
+from sdlite import registry
+from sdlite.cli import main
+from sdlite_runtimes.null import NullRuntime
+registry._runtimes["null"] = NullRuntime({"component": "unet", "delay": sys.argv.pop(1)})
+main()
+"""
+
+
+class Running:
+    """A server in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        assert process.stdout is not None
+        self.url = process.stdout.readline().removeprefix("sdlite serves ").strip()
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            return json.load(answer)

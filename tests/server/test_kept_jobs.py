@@ -25,9 +25,8 @@ from sdlite.server.jobs import Job
 from sdlite.server.ledger import Ledger
 from sdlite.server.state import Server, Setup
 from sdlite.types import Request
-from tests.server.helpers import SLOW, picture, until
+from tests.server.helpers import PROGRAM, SLOW, picture, until
 from tests.server.test_native import API, ended, error, submitted
-from tests.server.test_serve import PROGRAM
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +21,7 @@ pytest.importorskip("uvicorn", reason="the extra [server] is not installed")
 from sdlite.cli import main
 from sdlite.cli.serve import is_loopback, users
 from sdlite.errors import RequestError
-from tests.server.helpers import until
-
-PROGRAM = """
-import sys
-from sdlite import registry
-from sdlite.cli import main
-from sdlite_runtimes.null import NullRuntime
-registry._runtimes["null"] = NullRuntime({"component": "unet", "delay": sys.argv.pop(1)})
-main()
-"""
-
-
-class Running:
-    """A server in a process of its own."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        assert process.stdout is not None
-        self.url = process.stdout.readline().removeprefix("sdlite serves ").strip()
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
-            return json.load(answer)
-
-
-@pytest.fixture
-def start(place: Path) -> Iterator[Callable[..., Running]]:
-    running: list[Running] = []
-
-    def run(*options: str, delay: float = 0.0) -> Running:
-        command = [sys.executable, "-W", "error", "-c", PROGRAM, str(delay), "serve", "--port", "0"]
-        command += ["--model", "tiny", "--runtime", "null", *options]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        running.append(Running(process))
-        return running[-1]
-
-    yield run
-    for server in running:
-        server.process.kill()
-        server.process.communicate()
+from tests.server.helpers import Running, until
 
 
 def ask(server: Running, body: dict[str, Any], path: str = "/sdapi/v1/txt2img") -> socket.socket:

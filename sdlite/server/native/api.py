@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdlite import registry
-from sdlite.errors import PackageError, RuntimeUnavailable
+from sdlite.errors import RuntimeUnavailable
 from sdlite.server.call import Call, Endpoint, in_thread
 from sdlite.server.native.jobs import PREFIX, Jobs
-from sdlite.server.native.reading import lists, read_settings
+from sdlite.server.native.reading import lists, model_view, read_settings
 from sdlite.server.native.schema import PictureBody
 from sdlite.server.state import Server
-
-if TYPE_CHECKING:
-    from sdlite.home import Model
 
 
 class Api:
@@ -43,33 +40,14 @@ class Api:
         return await in_thread(self._choose)
 
     def _choose(self) -> dict[str, Any]:
-        models = [self._model(model) for model in self._server.shelf.models()]
+        models = [model_view(self._server, model) for model in self._server.shelf.models()]
         default = self._server.shelf.find(None).name
         models.sort(key=lambda model: model["name"] != default)
         return {"models": models, **lists()}
 
     async def _models(self, call: Call) -> Any:
         models = await in_thread(self._server.shelf.models)
-        return {"models": [await in_thread(self._model, model) for model in models]}
-
-    def _model(self, model: Model) -> dict[str, Any]:
-        try:
-            manifest = self._server.shelf.manifest(model)
-        except PackageError as error:
-            return {"name": model.name, "problem": str(error)}
-        defaults = manifest.defaults
-        return {
-            "name": model.name,
-            "family": manifest.family,
-            "task": manifest.task,
-            "width": defaults.width,
-            "height": defaults.height,
-            "steps": defaults.steps,
-            "guidance": defaults.guidance,
-            "sampler": defaults.sampler,
-            "licence": manifest.licence.id,
-            "problem": None,
-        }
+        return {"models": [await in_thread(model_view, self._server, model) for model in models]}
 
     async def _devices(self, call: Call) -> Any:
         return {"engines": await in_thread(_engines)}

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from sdlite.server.call import Call, Endpoint, in_thread
 from sdlite.server.events import changes, event, streaming
 from sdlite.server.jobs import QUEUED, RUNNING, Job, Order
-from sdlite.server.native.outlook import outlook
+from sdlite.server.native.outlook import planned
 from sdlite.server.native.schema import JobBody, read_margins, read_request
 from sdlite.server.pictures import MEDIA_TYPES, preview, to_base64
 from sdlite.server.query import Query
@@ -212,24 +212,8 @@ class Jobs:
         }
 
     async def _plan(self, call: Call) -> Any:
-        return await in_thread(self._planned, call.body, call.client)
-
-    def _planned(self, body: JobBody, client: str) -> dict[str, Any]:
-        order = self._order(body, client)
-        with self._server.open_model(order.model) as pipe:
-            plan = pipe.plan(order.requests[0])
-            seconds, faster = outlook(self._server, pipe, order)
-        return {
-            "model": order.model,
-            "memory_mode": plan.memory_mode,
-            "private_bytes": plan.private_bytes,
-            "peak_bytes": plan.peak_bytes,
-            "reasons": list(plan.reasons),
-            "explanation": plan.explain(),
-            "seconds": seconds,
-            "faster": faster,
-            "waiting": len(self._server.room.waiting()),
-        }
+        order = await in_thread(self._order, call.body, call.client)
+        return await in_thread(planned, self._server, order)
 
 
 def _shown(job: str, shown: Shown) -> dict[str, Any]:

@@ -22,6 +22,24 @@ FEW_STEPS = 8
 """Fewer steps than this are not proposed: what comes out is unfinished."""
 
 
+def planned(server: Server, order: Order) -> dict[str, Any]:
+    """What an order would take, and why; opens a model of its own, without its weights."""
+    with server.open_model(order.model) as pipe:
+        plan = pipe.plan(order.requests[0])
+        seconds, faster = outlook(server, pipe, order)
+    return {
+        "model": order.model,
+        "memory_mode": plan.memory_mode,
+        "private_bytes": plan.private_bytes,
+        "peak_bytes": plan.peak_bytes,
+        "reasons": list(plan.reasons),
+        "explanation": plan.explain(),
+        "seconds": seconds,
+        "faster": faster,
+        "waiting": len(server.room.waiting()),
+    }
+
+
 def outlook(
     server: Server, pipe: Pipeline, order: Order
 ) -> tuple[float | None, list[dict[str, Any]]]:

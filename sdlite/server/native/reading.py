@@ -6,11 +6,13 @@ from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
 from sdlite import __version__
+from sdlite.errors import PackageError
 from sdlite.server.native.schema import PictureBody
 from sdlite.server.pictures import from_base64, open_bytes
 from sdlite.server.problem import Refused
 
 if TYPE_CHECKING:
+    from sdlite.home import Model
     from sdlite.server.state import Server
 
 
@@ -46,6 +48,27 @@ def _set(noun: Any) -> dict[str, Any]:
         if value != default:
             found[item.name] = _set(value) if hasattr(value, "__dataclass_fields__") else value
     return found
+
+
+def model_view(server: Server, model: Model) -> dict[str, Any]:
+    """A model as JSON; ``problem`` says why it cannot be used."""
+    try:
+        manifest = server.shelf.manifest(model)
+    except PackageError as error:
+        return {"name": model.name, "problem": str(error)}
+    defaults = manifest.defaults
+    return {
+        "name": model.name,
+        "family": manifest.family,
+        "task": manifest.task,
+        "width": defaults.width,
+        "height": defaults.height,
+        "steps": defaults.steps,
+        "guidance": defaults.guidance,
+        "sampler": defaults.sampler,
+        "licence": manifest.licence.id,
+        "problem": None,
+    }
 
 
 def lists() -> dict[str, Any]:
