@@ -16,6 +16,7 @@ from sdlite.cli.edge import Program, common
 from sdlite.cli.edit import edit
 from sdlite.cli.export import export
 from sdlite.cli.generate import generate
+from sdlite.cli.grid import grid
 from sdlite.cli.info import info
 from sdlite.cli.inspect import inspect
 from sdlite.cli.mcp import mcp
@@ -59,6 +60,7 @@ COMMANDS = (
     again,
     resume,
     upscale,
+    grid,
     export,
     bake,
     merge,

@@ -15,8 +15,7 @@ from sdlite import __version__
 from sdlite.cli.drawing import DrawingOptions, draw, generate_one
 from sdlite.cli.edge import common
 from sdlite.cli.options import model_names, running_options
-from sdlite.errors import RequestError, UnknownName
-from sdlite.settings import find_option, real, text_value
+from sdlite.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,31 +24,6 @@ if TYPE_CHECKING:
     from sdlite.metadata import Parameters
     from sdlite.pipeline import Pipeline
     from sdlite.types import Edit, Request, Result, Step
-
-FIELDS = {
-    "negative": "negative_prompt",
-    "steps": "steps",
-    "guidance": "guidance",
-    "seed": "seed",
-    "sampler": "sampler",
-    "schedule": "schedule",
-    "rng": "rng",
-    "clip-skip": "clip_skip",
-    "emphasis": "emphasis",
-    "guidance-rescale": "guidance_rescale",
-    "guidance-interval": "guidance_interval",
-    "variation-strength": "variation_strength",
-    "variation-seed": "variation_seed",
-    "seed-resize": "seed_resize",
-    "ensd": "seed_delta",
-    "eta": "eta",
-    "s-churn": "s_churn",
-    "s-tmin": "s_tmin",
-    "s-tmax": "s_tmax",
-    "s-noise": "s_noise",
-    "sigmas": "sigmas",
-}
-"""What can be changed, and what a request calls it; also prompt, size and strength."""
 
 
 @click.command(short_help="Repeat a picture from the parameters it carries.")
@@ -115,20 +89,13 @@ def again(
 
 
 def _parse(change: str) -> tuple[str, Any]:
-    """A change by the name a request has for it; raises ``RequestError``."""
+    """A change by its name; raises ``RequestError``."""
+    from sdlite.changes import parse_change, spelled
+
     name, sign, value = change.partition("=")
-    name = name.strip().lower().replace("_", "-")
     if not sign:
         raise RequestError(f"--change {change!r} is not KEY=VALUE, like steps=30")
-    if name == "prompt":
-        return name, text_value(name, value)
-    if name == "size":
-        return name, find_option(name).parse("--change size", value)
-    if name == "strength":
-        return name, real(0, 1)("--change strength", value)
-    if name not in FIELDS:
-        raise UnknownName("change", name, ("prompt", *FIELDS, "size", "strength"))
-    return FIELDS[name], find_option(name).parse(f"--change {name}", value)
+    return spelled(name), parse_change(spelled(name), value, "--change")
 
 
 def _request(
@@ -138,32 +105,16 @@ def _request(
     image: str | None,
     mask: str | None,
 ) -> tuple[Request, tuple[str, ...]]:
+    from sdlite.changes import changed
     from sdlite.edit.again import again as read_again
 
     read = read_again(found, pipe.package.manifest, __version__)
-    changes = dict(changes)
-    strength, size = changes.pop("strength", None), changes.pop("size", None)
-    request, problems = replace(read.request, **changes), list(read.problems)
-    if size is not None:
-        request = replace(request, width=size[0], height=size[1])
-    if "sampler" in changes and "schedule" not in changes:
-        request = replace(request, schedule=None)
-    if {"steps", "schedule"} & set(changes) and "sigmas" not in changes:
-        request = replace(request, sigmas=None)
+    request, problems = read.request, list(read.problems)
     if read.edit is not None:
-        edit = _edit(read, found, image, mask, problems)
-        request = replace(
-            request, edit=edit if strength is None else replace(edit, strength=strength)
-        )
-        if size is not None and edit.resize is None:
-            request = replace(request, edit=replace(edit, resize="stretch"))
+        request = replace(request, edit=_edit(read, found, image, mask, problems))
     elif image is not None or mask is not None:
         raise RequestError("this picture was not made from another one; leave --image and --mask")
-    elif strength is not None:
-        if request.hires is None:
-            raise RequestError("this picture has no strength: it was drawn from nothing")
-        request = replace(request, hires=replace(request.hires, strength=strength))
-    return request, tuple(problems)
+    return changed(request, changes), tuple(problems)
 
 
 def _edit(

@@ -54,10 +54,11 @@ LAYERS = (
         "assets",
         "adapters",
         "upscalers",
+        "changes",
     ),
     ("forecast",),
     ("phases", "run", "pipeline"),
-    ("api", "outpaint", "bake"),
+    ("api", "outpaint", "grid", "bake"),
     ("doctor",),
     ("cli", "server"),
 )

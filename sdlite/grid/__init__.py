@@ -1,0 +1,1 @@
+"""Grids: one picture for every combination of settings along two or three axes."""
