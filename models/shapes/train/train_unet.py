@@ -9,10 +9,9 @@ empty, an average of the weights is kept. Every tenth step is on pictures of 256
 many: a network that has seen one size alone fills larger canvases with more shapes.
 The networks compute in bfloat16 over float32 master weights.
 
-Every second pair holds more noise than the network is told, white and in smooth blots, where the
-noise no longer prevails: what a few large steps under guidance leave behind, which no noise of the
-right size teaches to remove (compare Ning et al. 2023, "Input Perturbation Reduces Exposure Bias
-in Diffusion Models").
+Every second pair holds faults beside the noise, where that no longer prevails: what a few large
+steps under guidance leave behind, which no noise of the right size teaches to remove (compare Ning
+et al. 2023, "Input Perturbation Reduces Exposure Bias in Diffusion Models").
 """
 
 from __future__ import annotations
@@ -102,24 +101,33 @@ class Pool:
         return mean + deviation * torch.randn_like(mean), [self.scenes[i] for i in index]
 
 
-def faults(sigma: torch.Tensor, side: int, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Additions to latents beyond the noise that is told, for half of them; and their sizes.
+def faults(
+    latents: torch.Tensor, sigma: torch.Tensor, strength: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Additions to latents beyond the noise that is told, for every second pair; their sizes.
+
+    White noise, smooth blots, and parts of the differences to the other of the pair and to another
+    scene, of either sign: what guidance that is too strong or taken back too late looks like.
 
     Args:
+        latents: float32 (n, 4, h, w), pairs side by side.
         sigma: float32 (n,), standard deviation of the noise over that of latents.
-        side: height and width of the latents.
         strength: largest fault at sigma 1.
 
     Returns:
-        float32 (n, 4, side, side), and float32 (n,), their deviations.
+        float32 (n, 4, h, w), and float32 (n,), their deviations.
     """
-    size = torch.rand(len(sigma), device=sigma.device) * strength * (sigma + FAULT_FLOOR)
-    size = size * (sigma < FAULTS_BELOW)
+    count, _, height, width = latents.shape
+    where = latents.device
+    size = torch.rand(count // 2, device=where) * strength
     size[::2] = 0
-    coarse = torch.randn(len(sigma), 4, side // 3 + 1, side // 3 + 1, device=sigma.device)
-    blots = F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=True)
-    white = torch.randn(len(sigma), 4, side, side, device=sigma.device)
-    mixed = blots * 1.2 + white * 0.5
+    size = size.repeat_interleave(2) * (sigma + FAULT_FLOOR) * (sigma < FAULTS_BELOW)
+    coarse = torch.randn(count, 4, height // 3 + 1, width // 3 + 1, device=where)
+    blots = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True)
+    partner = latents.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    signs = torch.randn(2, count, 1, 1, 1, device=where)
+    mixed = 0.8 * blots + 0.4 * torch.randn_like(latents)
+    mixed += 0.5 * signs[0] * (latents - partner) + 0.5 * signs[1] * (latents - latents.roll(2, 0))
     return mixed * size.view(-1, 1, 1, 1), size
 
 
@@ -214,13 +222,13 @@ def train(team: parallel.Team, args: argparse.Namespace) -> None:
         t = torch.from_numpy((spread * 1000).astype(np.int64)).repeat_interleave(2).to(where)
         noise = torch.randn(pairs, 4, side, side).repeat_interleave(2, 0).to(where)
         a = alphas[t].float().view(-1, 1, 1, 1)
-        added, size = faults(ratio[t[::2]].float() ** -0.5, side, args.faults)
-        noise = noise + (a / (1 - a)).sqrt() * added.repeat_interleave(2, 0)
+        added, size = faults(latents, ratio[t].float() ** -0.5, args.faults)
+        noise = noise + (a / (1 - a)).sqrt() * added
         noisy = a.sqrt() * latents + (1 - a).sqrt() * noise
         predicted = model(noisy.to(torch.bfloat16), t, features).sample.float()
         errors = (predicted - noise).pow(2).mean((1, 2, 3))
-        told = 1 / (1 + size.pow(2) * ratio[t[::2]].float())
-        loss = (weights[t] * told.repeat_interleave(2) * errors).mean()
+        told = 1 / (1 + size.pow(2) * ratio[t].float())
+        loss = (weights[t] * told * errors).mean()
         loss.backward()
         for mine, theirs in zip(master, working, strict=True):
             assert theirs.grad is not None
