@@ -27,6 +27,7 @@ def load(
     memory_mode: str = "auto",
     runtime: str | None = None,
     device: str | None = None,
+    vae_tiles: int | None = None,
     cache_limit: int | None = CACHE_LIMIT,
     vae: str | Path | None = None,
 ) -> Pipeline:
@@ -43,6 +44,8 @@ def load(
         memory_mode: ``auto``, ``normal`` (fastest) or ``mapped`` (weights stay in their file).
         runtime: engine, e.g. ``"onnxruntime"``; None takes the fastest known for the model.
         device: device within the engine, e.g. ``"cpu"``.
+        vae_tiles: tiles the autoencoder works in, which needs less memory and gives the same
+            pictures; 1 is the whole picture, None as memory allows.
         cache_limit: bytes that graphs compiled for this machine may take in the cache folder, least
             recently used ones go first; 0 keeps none, None does not limit them.
         vae: file or diffusers folder of an autoencoder to use instead of the model's own.
@@ -66,6 +69,7 @@ def load(
             device=device,
             precision=precision,
             memory_mode=memory_mode,
+            vae_tiles=vae_tiles,
             threads=describe().physical_cores if threads is None else threads,
             cache=None if cache_limit == 0 else compiled_folder(),
             cache_limit=cache_limit,

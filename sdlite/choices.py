@@ -14,6 +14,8 @@ RNGS = ("cpu", "nv", "numpy")
 """Random number generators: torch's on a processor, NVIDIA's Philox, numpy's."""
 EMPHASES = ("Original", "No norm", "Ignore", "None", "ComfyUI", "compel")
 """How weights in prompts are read and applied: A1111's names, then other programs' ways."""
+MOST_TILES = 64
+"""Most tiles of an autoencoder: 4096 pixels have that many of 64 rows."""
 CACHE_LIMIT = 2 << 30
 """Bytes that compiled graphs may take on disk when nothing else is said."""
 _RNG_ALIASES = {"torch": "cpu", "gpu": "nv", "cuda": "nv", "philox": "nv", "np": "numpy"}

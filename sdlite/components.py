@@ -172,6 +172,7 @@ class Components:
                     self._package.root,
                     device,
                     options,
+                    placement.tiles,
                 )
                 meter.load_seconds += time.perf_counter() - start
                 entry = _Open(placement, key, session)
@@ -194,4 +195,4 @@ class Components:
 
 def _what(placement: Placement) -> tuple[object, ...]:
     """What is open: predictions of memory differ between sizes, the session does not."""
-    return placement.artifacts, placement.device, placement.options
+    return placement.artifacts, placement.device, placement.options, placement.tiles

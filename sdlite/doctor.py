@@ -270,6 +270,7 @@ def _drawing(values: dict[str, Any]) -> Finding:
             max_memory=values["max-memory"],
             max_vram=values["max-vram"],
             memory_mode=values["memory-mode"],
+            vae_tiles=values["vae-tiles"],
             runtime=values["runtime"],
             device=values["device"],
         ) as pipe:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sdlite.engine import Artifact
 from sdlite.manifest import Manifest
 from sdlite.package import Package
+from sdlite.tiles import tiled_bytes
 
 # For artifacts that do not say what their activations take: SD1.5's figures with fused attention.
 UNET_BYTES_PER_CELL = 110_000
@@ -29,8 +30,9 @@ def component_bytes(
     runtime: str,
     mode: str,
     precision: str | None,
-    area: int,
+    size: tuple[int, int],
     batch: int,
+    tiles: int = 1,
 ) -> tuple[int, int]:
     """Bytes of a component while it runs: private ones, and pages of its weight file.
 
@@ -40,16 +42,24 @@ def component_bytes(
         runtime: engine.
         mode: memory mode.
         precision: what is computed in, where the engine has a choice.
-        area: pixels of a picture.
+        size: width and height of a picture.
         batch: pictures in a call.
+        tiles: bands of rows it works in.
     """
     stored, computed = weight_bytes(package, artifacts[0].component, artifacts)
     mapped = mode == "mapped"
-    activations = max(
-        activation_bytes(artifact, package.manifest, area, batch)
-        + (artifact.widened_bytes if mapped else 0)
-        for artifact in artifacts
-    )
+    area = size[0] * size[1]
+    if tiles > 1:
+        defaults = package.manifest.defaults
+        growth = area / (defaults.width * defaults.height)
+        factor = package.manifest.latent.factor
+        activations = tiled_bytes(artifacts, tiles, size, factor, growth, mapped)
+    else:
+        activations = max(
+            activation_bytes(artifact, package.manifest, area, batch)
+            + (artifact.widened_bytes if mapped else 0)
+            for artifact in artifacts
+        )
     if runtime == "openvino":
         # It packs the weights for what it computes in, and reads them from pages of the file.
         narrow = precision in ("bf16", "fp16")

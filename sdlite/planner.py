@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sdlite import engines
-from sdlite.choices import MEMORY_MODES
+from sdlite.choices import MEMORY_MODES, MOST_TILES
 from sdlite.engine import LoadOptions
 from sdlite.errors import NoPlan, RequestError, UnknownName
 from sdlite.footprint import component_bytes
 from sdlite.package import Package
 from sdlite.plans import Budget, Placement, Plan, Preferences, RequestShape, megabytes
 from sdlite.text.labels import encoding_of
+from sdlite.tiles import AUTOENCODER, TILED
 from sdlite.types import Device
 
 __all__ = [
@@ -30,6 +31,8 @@ BASE_BYTES = 110 << 20
 """Interpreter, numpy, engine and tokenizer, before any model is opened."""
 AVAILABLE_SHARE = 0.8
 """Part of the memory free right now that a plan without a budget may use."""
+TILES = (1, 4, 8, 16, 32)
+"""Numbers of tiles to try for the autoencoder, the whole picture first."""
 RESIDENT_SHARE = 0.5
 """Part of it that open components may hold between pictures."""
 
@@ -69,10 +72,8 @@ def plan(
     for device, why in choices:
         limit, told = _limit(device, budget)
         for mode in engines.memory_modes(device, preferences.memory_mode):
-            for batch, resident in _shapes_of(shape, mode):
-                made = _candidate(
-                    package, shape, device, devices, budget, preferences, mode, batch, resident
-                )
+            for way in _ways(package, shape, mode, preferences.vae_tiles):
+                made = _candidate(package, shape, device, devices, budget, preferences, mode, way)
                 if _fits(made, limit, budget):
                     passed = [d.runtime for d, _ in choices if d.runtime != device.runtime]
                     passed = passed if choices[0][0] != device else []
@@ -110,6 +111,9 @@ def _devices(
     """Devices to try in order, each with why; raises for wishes that cannot be."""
     if preferences.memory_mode not in MEMORY_MODES:
         raise UnknownName("memory mode", preferences.memory_mode, MEMORY_MODES)
+    tiles = preferences.vae_tiles
+    if tiles is not None and not 1 <= tiles <= MOST_TILES:
+        raise RequestError(f"vae tiles {tiles} is not between 1 and {MOST_TILES}")
     if preferences.threads is not None and not 1 <= preferences.threads <= 1024:
         raise RequestError(f"threads {preferences.threads} is not between 1 and 1024")
     return engines.candidates(
@@ -144,13 +148,40 @@ def _limit(device: Device, budget: Budget) -> tuple[int | None, str]:
     return int(device.memory_bytes * AVAILABLE_SHARE), free
 
 
-def _shapes_of(shape: RequestShape, mode: str) -> list[tuple[int, bool]]:
-    """(items a U-Net call, resident), fastest first."""
+@dataclass(frozen=True)
+class _Way:
+    """What may be given up, one after the other, to need less memory."""
+
+    call_batch: int
+    resident: bool
+    tiles: int
+
+
+def _ways(package: Package, shape: RequestShape, mode: str, wanted: int | None) -> list[_Way]:
+    """Ways to carry a request out in a memory mode, fastest first."""
     items = shape.images * (shape.prompts + shape.guided)
-    if mode == "mapped":
-        return [(1, False)]
     batches = sorted({items, shape.images, 1}, reverse=True)
-    return [(items, True), *((batch, False) for batch in batches)]
+    held = [(items, True), *((batch, False) for batch in batches)]
+    if mode == "mapped":
+        held = [(1, False)]
+    tiles = [count for count in TILES if count == 1 or has_tiles(package)]
+    if wanted is not None:
+        if wanted > 1 and not has_tiles(package):
+            raise RequestError(
+                f"the autoencoder of {package.manifest.name} cannot run in {wanted} tiles: its "
+                "package has no graphs for that; export it again, or leave --vae-tiles out"
+            )
+        tiles = [wanted]
+    return [_Way(batch, resident, count) for batch, resident in held for count in tiles]
+
+
+def has_tiles(package: Package) -> bool:
+    """Whether a package's autoencoder can run tile by tile."""
+    return all(
+        package.find(component, TILED)
+        for component in AUTOENCODER
+        if package.find(component, "plain")
+    )
 
 
 def _candidate(
@@ -161,23 +192,33 @@ def _candidate(
     budget: Budget,
     preferences: Preferences,
     mode: str,
-    call_batch: int,
-    resident: bool,
+    way: _Way,
 ) -> Plan:
     batches = dict.fromkeys(encoding_of(package.manifest).encoders, 2)
-    batches |= {"vae_encoder": 1, "unet": call_batch, "vae_decoder": 1}
+    batches |= {"vae_encoder": 1, "unet": way.call_batch, "vae_decoder": 1}
     if not shape.encodes:
         del batches["vae_encoder"]
     placements = tuple(
-        _place(package, component, batch, shape, device, devices, mode, budget, preferences)
+        _place(
+            package,
+            component,
+            batch,
+            way.tiles if component in AUTOENCODER else 1,
+            shape,
+            device,
+            devices,
+            mode,
+            budget,
+            preferences,
+        )
         for component, batch in batches.items()
     )
-    private, peak = _totals(placements, resident)
+    private, peak = _totals(placements, way.resident)
     return Plan(
         shape=shape,
         memory_mode=mode,
-        call_batch=call_batch,
-        resident=resident,
+        call_batch=way.call_batch,
+        resident=way.resident,
         placements=placements,
         private_bytes=private,
         peak_bytes=peak,
@@ -196,6 +237,7 @@ def _place(
     package: Package,
     component: str,
     batch: int,
+    tiles: int,
     shape: RequestShape,
     main: Device,
     devices: Sequence[Device],
@@ -205,28 +247,30 @@ def _place(
 ) -> Placement:
     helpers = [item for item in devices if item.runtime == main.runtime and item.name == "cpu"]
     told = shape.embeddings and component.startswith("text_encoder")
-    device, artifacts = engines.graphs(
-        package, component, main, mode, helpers, "embeddings" if told else None
-    )
+    variant = "embeddings" if told else TILED if tiles > 1 else None
+    device, artifacts = engines.graphs(package, component, main, mode, helpers, variant)
     size = (shape.width, shape.height)
     upcast = package.manifest.latent.force_upcast
     precision = engines.precision_for(component, device, preferences.precision, upcast)
     options = LoadOptions(
         threads=preferences.threads,
         memory_mode=mode,
-        dimensions=engines.dimensions_of(component, device, batch, size, package.manifest.latent),
+        # Tiles have a size of their own.
+        dimensions={}
+        if tiles > 1
+        else engines.dimensions_of(component, device, batch, size, package.manifest.latent),
         precision=precision,
         device_memory=budget.max_vram if device.own_memory else None,
         cache=preferences.cache,
         cache_limit=preferences.cache_limit,
     )
     private, mapped = component_bytes(
-        package, artifacts, device.runtime, mode, precision, shape.width * shape.height, batch
+        package, artifacts, device.runtime, mode, precision, size, batch, tiles
     )
     if component in preferences.replaced:
         private += package.weight_file(component).file.size
     private += dict(shape.replaced).get(component, 0)
-    return Placement(component, artifacts, device, options, private, mapped)
+    return Placement(component, artifacts, device, options, private, mapped, tiles)
 
 
 def _counted(candidate: Plan) -> int:
@@ -258,6 +302,11 @@ def _reasons(
         reasons.append(f"memory mode {chosen.memory_mode} as asked")
     elif chosen.memory_mode == "mapped":
         reasons.append("weights stay in the file, because holding them would not fit")
+    tiled = [p for p in chosen.placements if p.tiles > 1]
+    if tiled:
+        names = " and ".join(p.component for p in tiled)
+        why_tiles = "as asked" if preferences.vae_tiles else "to save on activations"
+        reasons.append(f"{names} in {tiled[0].tiles} tiles, {why_tiles}")
     if chosen.shape.guided and chosen.call_batch == 1:
         reasons.append("prompt and negative prompt in separate calls, to save on activations")
     return tuple(reasons)

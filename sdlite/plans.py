@@ -63,6 +63,8 @@ class Preferences:
     """``auto``, ``normal`` or ``mapped``."""
     threads: int | None = None
     """Compute threads."""
+    vae_tiles: int | None = None
+    """Tiles the autoencoder works in; 1 is the whole picture, None as memory allows."""
     cache: Path | None = None
     """Folder for compiled graphs; None keeps none."""
     cache_limit: int | None = None
@@ -87,6 +89,8 @@ class Placement:
     """Predicted anonymous memory while it runs, beyond the process's base."""
     mapped_bytes: int
     """Predicted file pages it reads."""
+    tiles: int = 1
+    """Bands of rows it works in, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,7 @@ class Plan:
             lines.append(
                 f"{placement.component}: {placement.device.runtime} on {placement.device.name}, "
                 f"{first.variant} graph{f' in {graphs} parts' if graphs > 1 else ''}, "
+                f"{f'{placement.tiles} tiles, ' if placement.tiles > 1 else ''}"
                 f"{first.precision} weights, "
                 + (
                     f"computed in {precision}, "

@@ -20,6 +20,7 @@ from sdlite.choices import (
     CACHE_LIMIT,
     COMPUTE_PRECISIONS,
     MEMORY_MODES,
+    MOST_TILES,
     find_emphasis,
     find_rng,
 )
@@ -220,6 +221,7 @@ OPTIONS = {
         Option("vae", text_value, None, "another autoencoder than the model's"),
         Option("max-vram", memory, None, "most memory of a GPU to take"),
         Option("memory-mode", choice(MEMORY_MODES), "auto", "how weights are held"),
+        Option("vae-tiles", whole(1, MOST_TILES), None, "tiles the autoencoder works in"),
         Option("runtime", text_value, None, "engine"),
         Option("device", text_value, None, "device of the engine"),
         Option("cache-limit", memory_or_none, CACHE_LIMIT_TEXT, "most disk for compiled graphs"),

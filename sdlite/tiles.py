@@ -22,6 +22,10 @@ from sdlite.engine import Artifact, Session, TensorSpec
 from sdlite.memory import release_free_memory
 from sdlite.types import Array, Float32
 
+TILED = "tiles"
+"""The variant of such graphs."""
+AUTOENCODER = ("vae_encoder", "vae_decoder")
+"""Components that have it."""
 MEAN, VARIANCE = "/mean", "/variance"
 """End the names of inputs that are statistics of the map before the slash, one value a group."""
 LEAST_ROWS = 8
@@ -134,6 +138,63 @@ def bands(rows: int, count: int, scale: float) -> Iterator[Band]:
         yield Band(slice(first, first + window), keep, target)
 
 
+def band_count(artifact: Artifact, tiles: int, most: int) -> int:
+    """Bands of one graph of a chain whose neediest, with activations of ``most`` bytes, has
+    ``tiles``."""
+    return max(1, -(-tiles * artifact.activation_bytes // max(most, 1)))
+
+
+def tiled_bytes(
+    artifacts: Sequence[Artifact],
+    tiles: int,
+    size: tuple[int, int],
+    factor: int,
+    growth: float,
+    mapped: bool,
+) -> int:
+    """Private memory of a chain while it runs in bands, without its weights.
+
+    Args:
+        artifacts: the chain in order.
+        tiles: bands of the graph that needs most.
+        size: width and height of the picture.
+        factor: pixels for one latent cell.
+        growth: area of the picture as a multiple of the one the activations are stated for.
+        mapped: whether narrow weights are widened in every call.
+    """
+    last = {spec.name: i for i, part in enumerate(artifacts) for spec in part.inputs}
+    most = max(part.activation_bytes for part in artifacts)
+    kept: dict[str, int] = {}
+    highest = 0
+    for index, part in enumerate(artifacts):
+        if index == 0:
+            kept = {spec.name: 2 * _kept(spec, size, factor) for spec in part.inputs}
+        (output,) = part.outputs
+        done = [name for name in kept if last[name] == index]
+        mine = _kept(output, size, factor) * (2 if index == len(artifacts) - 1 else 1)
+        # It may go over a map of its size that is not needed any more.
+        over = index > 0 and any(kept[name] == mine for name in done)
+        count = 1 if _whole(part) else band_count(part, tiles, most)
+        now = int(part.activation_bytes * growth / count) + (part.widened_bytes if mapped else 0)
+        highest = max(highest, now + sum(kept.values()) + (0 if over else mine))
+        for name in done:
+            del kept[name]
+        kept[output.name] = mine
+    return highest
+
+
+def _kept(spec: TensorSpec, size: tuple[int, int], factor: int) -> int:
+    """Bytes of a map in float16."""
+    if len(spec.shape) != 4 or not isinstance(spec.shape[1], int):
+        return 0
+    pixels = 1.0
+    for dim, length in zip(spec.shape[2:], (size[1], size[0]), strict=True):
+        name = str(dim)
+        divisor = factor if name in ("height", "width") else _divisor(name)
+        pixels *= length / divisor
+    return int(2 * spec.shape[1] * pixels)
+
+
 class TiledSession:
     """A chain of the variant ``tiles`` behind the interface of one session.
 
@@ -197,9 +258,9 @@ class TiledSession:
         name = self._inputs[0].name
         maps: dict[str, FeatureMap | Float32] = {name: given}
         statistics: dict[str, Statistics] = {}
-        most = max(artifact.activation_bytes for artifact in self._artifacts) or 1
+        most = max(artifact.activation_bytes for artifact in self._artifacts)
         for index, artifact in enumerate(self._artifacts):
-            count = -(-self._tiles * artifact.activation_bytes // most)
+            count = band_count(artifact, self._tiles, most)
             for spec in artifact.outputs:
                 if spec.name in self._groups:
                     statistics[spec.name] = Statistics(self._groups[spec.name])
@@ -233,8 +294,7 @@ class TiledSession:
         leader = next(spec for spec in artifact.inputs if len(spec.shape) == 4)
         _, rows, columns = taken[leader.name].shape
         scale = _scale(leader, output)
-        whole = leader.shape[2] == output.shape[2] == "height"
-        pieces = list(bands(rows, 1 if whole else count, scale))
+        pieces = list(bands(rows, 1 if _whole(artifact) else count, scale))
         high = pieces[0].window.stop
         fixed = {"batch": 1, str(leader.shape[2]): high, str(leader.shape[3]): columns}
         session = self._session(index, fixed)
@@ -304,6 +364,13 @@ def _scale(taken: TensorSpec, given: TensorSpec) -> float:
 
 
 def _divisor(name: int | str) -> float:
-    if name == "height":
+    text = str(name)
+    if text in ("height", "width"):
         return float("inf")
-    return float(str(name).removeprefix("image_height").removeprefix("_") or 1)
+    return float(text.rpartition("_")[2]) if text[-1].isdigit() else 1.0
+
+
+def _whole(artifact: Artifact) -> bool:
+    """Whether a graph needs the whole map: those that work at the size of the latents do."""
+    leader = next(spec for spec in artifact.inputs if len(spec.shape) == 4)
+    return leader.shape[2] == artifact.outputs[0].shape[2] == "height"

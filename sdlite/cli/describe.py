@@ -72,6 +72,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
                 "weights": placement.artifacts[0].precision,
                 "precision": placement.options.precision,
                 "parts": len(placement.artifacts),
+                "tiles": placement.tiles,
                 "private_bytes": placement.private_bytes,
                 "mapped_bytes": placement.mapped_bytes,
             }

@@ -254,6 +254,7 @@ class Drawing:
                     max_memory=chosen["max_memory"],
                     max_vram=chosen["max_vram"],
                     memory_mode=chosen["memory_mode"],
+                    vae_tiles=chosen["vae_tiles"],
                     runtime=chosen["runtime"],
                     device=chosen["device"],
                     cache_limit=chosen["cache_limit"],

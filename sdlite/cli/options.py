@@ -230,6 +230,11 @@ _RUNNING = (
         help="auto, normal (fastest) or mapped (weights stay in their file).",
     ),
     setting(
+        "vae-tiles",
+        metavar="N",
+        help="Tiles the autoencoder works in: the same picture in less memory. Default: as needed.",
+    ),
+    setting(
         "runtime",
         metavar="NAME",
         complete=runtime_names,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @setting("max-memory", metavar="BYTES", help="Most main memory to take.")
 @setting("max-vram", metavar="BYTES", help="Most of a GPU's own memory to take.")
 @setting("memory-mode", metavar="MODE", help="auto, normal or mapped.")
+@setting("vae-tiles", metavar="N", help="Tiles the autoencoder works in.")
 @setting("runtime", metavar="NAME", complete=runtime_names, help="Engine.")
 @setting("device", metavar="NAME", help="Device of the engine.")
 @click.option(
@@ -67,7 +68,8 @@ def plan(prompt: str, measure: bool, as_json: bool, **given: str | None) -> None
     loading: dict[str, Any] = {
         name: chosen[name]
         for name in (
-            "threads", "precision", "max_memory", "max_vram", "memory_mode", "runtime", "device"
+            "threads", "precision", "max_memory", "max_vram", "memory_mode", "vae_tiles", "runtime",
+            "device",
         )
     }  # fmt: skip
     with sdlite.load(chosen["model"], **loading) as pipe:

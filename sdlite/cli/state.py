@@ -29,6 +29,7 @@ KEPT = (
     "max_vram",
     "vae",
     "memory_mode",
+    "vae_tiles",
     "runtime",
     "device",
 )

@@ -51,6 +51,7 @@ def test_variants_were_compared(tiny_package: Package) -> None:
     found = {(item.component, item.variant): item.max_abs for item in tiny_package.manifest.parity}
     assert set(found) == {
         ("text_encoder", "embeddings"),
+        ("text_encoder", "segment"),
         ("unet", "fused"),
         ("unet", "segment"),
         ("vae_decoder", "fused"),

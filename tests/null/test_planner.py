@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdlite.engine import Artifact
+from sdlite.engine import Artifact, TensorSpec
 from sdlite.errors import NoPlan, RequestError, UnknownName
 from sdlite.manifest import (
     Defaults,
@@ -331,3 +331,70 @@ def test_openvino_has_no_mapped_mode(sd15: Package) -> None:
 def test_no_device(sd15: Package) -> None:
     with pytest.raises(NoPlan, match="no engine"):
         plan(sd15, SHAPE, [], Budget(), Preferences())
+
+
+def with_tiles(package: Package) -> Package:
+    """The package with the autoencoder's chain for tiles: whole at first, then two in bands."""
+    maps = [
+        ("z", 4, "height", "width"),
+        ("a", 512, "height", "width"),
+        ("b", 256, "image_height", "image_width"),
+        ("sample", 3, "image_height", "image_width"),
+    ]
+    specs = [
+        TensorSpec(name, "float32", ("batch", channels, *sides)) for name, channels, *sides in maps
+    ]
+    chain = tuple(
+        replace(
+            artifact("vae_decoder", "tiles", index, activations),
+            inputs=(specs[index],),
+            outputs=(specs[index + 1],),
+        )
+        for index, activations in enumerate((50_000_000, 800_000_000, 400_000_000))
+    )
+    manifest = package.manifest
+    return replace(package, manifest=replace(manifest, artifacts=(*manifest.artifacts, *chain)))
+
+
+def test_the_autoencoder_works_in_tiles_where_memory_is_short(sd15: Package) -> None:
+    package = with_tiles(sd15)
+    whole = make(package, 32 * GB, 1 * GB)
+    assert [placement.tiles for placement in whole.placements] == [1, 1, 1]
+    artifacts = [
+        replace(a, activation_bytes=700_000_000)
+        if (a.component, a.variant) == ("vae_decoder", "segment")
+        else a
+        for a in package.manifest.artifacts
+    ]
+    large = replace(package, manifest=replace(package.manifest, artifacts=tuple(artifacts)))
+    counts = []
+    for limit in (600_000_000, 410_000_000):
+        tiled = make(large, 32 * GB, limit)
+        decoder = tiled.placement("vae_decoder")
+        assert decoder.artifacts[0].variant == "tiles" and decoder.options.dimensions == {}
+        assert tiled.reasons[-2] == (
+            f"vae_decoder in {decoder.tiles} tiles, to save on activations"
+        )
+        assert f"{decoder.tiles} tiles, " in tiled.explain()
+        counts.append(decoder.tiles)
+    assert counts == [4, 8], "no more than needed"
+
+
+def test_tiles_keep_whole_maps_in_float16_and_bands_beside_them(sd15: Package) -> None:
+    made = make(with_tiles(sd15), 32 * GB, vae_tiles=4, memory_mode="mapped")
+    # The second graph: a quarter of 800 MB, the map it reads and the one it makes.
+    kept = 2 * 512 * 64 * 64 + 2 * 256 * 512 * 512
+    assert made.placement("vae_decoder").private_bytes == 800_000_000 // 4 + kept
+    assert made.reasons[-2] == "vae_decoder in 4 tiles, as asked"
+    larger = replace(SHAPE, width=1024)
+    more = make(with_tiles(sd15), 32 * GB, shape=larger, vae_tiles=4, memory_mode="mapped")
+    twice = 2 * made.placement("vae_decoder").private_bytes
+    assert more.placement("vae_decoder").private_bytes == twice
+
+
+def test_tiles_that_cannot_be(sd15: Package) -> None:
+    with pytest.raises(RequestError, match=r"cannot run in 8 tiles.*export it again"):
+        make(sd15, vae_tiles=8)
+    with pytest.raises(RequestError, match="vae tiles 65 is not between 1 and 64"):
+        make(with_tiles(sd15), vae_tiles=65)
+    assert make(sd15, vae_tiles=1).placement("vae_decoder").tiles == 1

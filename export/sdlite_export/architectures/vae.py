@@ -63,9 +63,9 @@ def vae_encoder(ops: Ops, config: VaeConfig) -> None:
 
 
 def vae_decoder_tiles(ops: TileOps, config: VaeConfig) -> None:
-    """Build the decoder as a chain whose graphs, after the first, take any band of rows.
+    """Build the decoder as a chain whose graphs take any band of rows.
 
-    What works at the size of the latents comes first, whole: attention sees everything. After it
+    What works at the size of the latents comes first, whole: attention sees everything. After that
     every graph begins with at most one normalisation, whose statistics it is given, and looks one
     row beyond its own. Ports as in ``vae_decoder``.
     """
@@ -74,7 +74,7 @@ def vae_decoder_tiles(ops: TileOps, config: VaeConfig) -> None:
     if config.post_quant_conv:
         x = ops.conv(x, "post_quant_conv", config.latent_channels, kernel=1)
     x = ops.conv(x, "decoder.conv_in", config.block_channels[-1])
-    x = _middle(ops, config, x, "decoder.mid_block", cut=False)
+    x = _middle(ops, config, x, "decoder.mid_block")
     for block in range(levels):
         level = levels - 1 - block
         channels = config.block_channels[level]
@@ -82,7 +82,7 @@ def vae_decoder_tiles(ops: TileOps, config: VaeConfig) -> None:
         for index in range(config.layers_per_block + 1):
             part = f"{name}.resnets.{index}"
             if block == 0:
-                x = _resnet(ops, config, x, part, channels, cut=False)
+                x = _resnet(ops, config, x, part, channels)
             else:
                 x = _resnet_tiles(ops, config, x, part, channels)
         if level > 0:
@@ -95,7 +95,8 @@ def vae_decoder_tiles(ops: TileOps, config: VaeConfig) -> None:
 
 
 def vae_encoder_tiles(ops: TileOps, config: VaeConfig) -> None:
-    """Build the encoder as such a chain; here the last graph is whole. Ports as in ``vae_encoder``.
+    """Build the encoder as such a chain; here the last graphs work on whole maps. Ports as in
+    ``vae_encoder``.
 
     Halving looks two rows beyond its own, so that every band begins at an even row.
     """
@@ -110,7 +111,7 @@ def vae_encoder_tiles(ops: TileOps, config: VaeConfig) -> None:
         for index in range(config.layers_per_block):
             part = f"{name}.resnets.{index}"
             if last:
-                x = _resnet(ops, config, x, part, channels, cut=False)
+                x = _resnet(ops, config, x, part, channels)
             else:
                 x = _resnet_tiles(ops, config, x, part, channels)
         if not last:
@@ -123,7 +124,7 @@ def vae_encoder_tiles(ops: TileOps, config: VaeConfig) -> None:
                 padding=(0, 0, 1, 1),
                 size=_size(levels, level + 1),
             )
-    x = _middle(ops, config, x, "encoder.mid_block", cut=False)
+    x = _middle(ops, config, x, "encoder.mid_block")
     _moments(ops, config, x)
 
 
@@ -135,23 +136,20 @@ def _moments(ops: Ops, config: VaeConfig, x: Value) -> None:
     ops.output("latent_parameters", x)
 
 
-def _middle(ops: Ops, config: VaeConfig, x: Value, name: str, cut: bool = True) -> Value:
+def _middle(ops: Ops, config: VaeConfig, x: Value, name: str) -> Value:
     channels = config.block_channels[-1]
-    x = _resnet(ops, config, x, f"{name}.resnets.0", channels, cut)
+    x = _resnet(ops, config, x, f"{name}.resnets.0", channels)
     if config.mid_attention:
         prefix = f"{name}.attentions.0"
         y = ops.to_tokens(ops.group_norm(x, f"{prefix}.group_norm", config.norm_groups, EPS))
         q, k, v = (ops.linear(y, f"{prefix}.to_{part}", channels) for part in "qkv")
         y = ops.linear(ops.attention(q, k, v, heads=1), f"{prefix}.to_out.0", channels)
         x = ops.add(ops.to_map(y, like=x), x)
-        if cut:
-            ops.cut()
-    return _resnet(ops, config, x, f"{name}.resnets.1", channels, cut)
+        ops.cut()
+    return _resnet(ops, config, x, f"{name}.resnets.1", channels)
 
 
-def _resnet(
-    ops: Ops, config: VaeConfig, x: Value, name: str, channels: int, cut: bool = True
-) -> Value:
+def _resnet(ops: Ops, config: VaeConfig, x: Value, name: str, channels: int) -> Value:
     # First of all, so that the input, which may be half of all memory, can go early.
     short = x
     if x.channels != channels:
@@ -161,8 +159,7 @@ def _resnet(
     y = ops.group_norm(y, f"{name}.norm2", config.norm_groups, EPS, silu=True)
     y = ops.conv(y, f"{name}.conv2", channels)
     y = ops.add(short, y)
-    if cut:
-        ops.cut()
+    ops.cut()
     return y
 
 

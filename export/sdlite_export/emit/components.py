@@ -102,7 +102,7 @@ def _text_component(name: str, config: ClipTextConfig) -> Component:
         name,
         name,
         lambda ops, variant: text_encoder(ops, config, variant == "embeddings"),
-        ("plain", "embeddings"),
+        ("plain", "embeddings", "segment"),
     )
 
 

@@ -43,4 +43,6 @@ TARGETS = {"plain": PLAIN, "embeddings": PLAIN, "fused": FUSED, "segment": FUSED
 def target_of(component: str, variant: str) -> Target:
     """The target of one graph."""
     target = TARGETS[variant]
+    if component.startswith("text_encoder"):
+        return PLAIN
     return FUSED_LARGE if target == FUSED and component.startswith("vae_") else target
