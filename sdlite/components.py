@@ -125,13 +125,22 @@ class Components:
         finally:
             self._release(entry, keep)
 
+    def release(self) -> None:
+        """Close what nobody uses; it is opened again when it is needed."""
+        with self._lock:
+            self._close_idle()
+        release_free_memory()
+
+    def _close_idle(self) -> None:
+        idle = [name for name, entry in self._open.items() if entry.users == 0]
+        for name in idle:
+            self._open.pop(name).session.close()
+
     def close(self) -> None:
         """Close everything that nobody uses; what is in use closes when its user is done."""
         with self._lock:
             self._closed = True
-            idle = [name for name, entry in self._open.items() if entry.users == 0]
-            for name in idle:
-                self._open.pop(name).session.close()
+            self._close_idle()
         release_free_memory()
 
     def _acquire(

@@ -15,7 +15,8 @@
     │   └── UnknownFamily       readable, but no model family sdlite knows
     ├── RuntimeUnavailable      an engine cannot be used here; carries the fix        (exit 1)
     ├── EngineError             an engine failed while loading or running             (exit 1)
-    │   └── OutOfMemory         ... because memory ran out
+    │   ├── OutOfMemory         ... because memory ran out
+    │   └── NotFinite           ... by giving values that are no numbers
     ├── OutputError             a result cannot be written                            (exit 1)
     └── Cancelled               somebody asked to stop                                (exit 130)
 
@@ -144,6 +145,10 @@ class EngineError(SdliteError):
 
 class OutOfMemory(EngineError):
     """An engine ran out of memory while loading or running a graph."""
+
+
+class NotFinite(EngineError):
+    """A graph gave values that are infinite or not numbers."""
 
 
 class OutputError(SdliteError):

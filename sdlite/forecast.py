@@ -189,10 +189,10 @@ def read(folder: Path) -> list[Timing]:
 def learn(folder: Path, result: Result) -> None:
     """Keep what the calls of a run took, in the place of what they took before.
 
-    Runs with a second pass mix two sizes and are left out. A folder that cannot be written to is no
-    failure.
+    Runs with a second pass mix two sizes and are left out, and so are those that went on in another
+    way. A folder that cannot be written to is no failure.
     """
-    if result.request.hires is not None:
+    if result.request.hires is not None or result.relieved:
         return
     kept = read(folder)
     for phase in result.phases:

@@ -26,7 +26,7 @@ from sdlite.edit.start import (
     with_picture,
 )
 from sdlite.engine import Session
-from sdlite.errors import Cancelled, EngineError, PackageInvalid, RequestError
+from sdlite.errors import Cancelled, NotFinite, PackageInvalid, RequestError
 from sdlite.image.canvas import Canvas
 from sdlite.image.pictures import from_picture, to_pictures
 from sdlite.package import Package
@@ -93,6 +93,10 @@ class Phases:
                 "export it again"
             )
         self.adapters = Adapters(package, self._tokenizers)
+
+    def release(self) -> None:
+        """Free the weights of what is idle; it is opened again when it is needed."""
+        self._components.release()
 
     def close(self) -> None:
         """Free the weights; may be called twice."""
@@ -350,9 +354,8 @@ class Phases:
         chosen: Plan,
         recorder: Recorder,
         cancel: threading.Event | None,
-    ) -> tuple[Image.Image, ...]:
-        """Latents ``(batch, channels, height/8, width/8)`` to RGB pictures."""
-        pictures: list[Image.Image] = []
+    ) -> Iterator[Image.Image]:
+        """Latents ``(batch, channels, height/8, width/8)`` to RGB pictures, one by one."""
         scale = np.float32(self._package.manifest.latent.scale)
         with (
             recorder.phase("decode") as meter,
@@ -370,13 +373,14 @@ class Phases:
                         "the picture is not finite: values beyond the precision it was decoded in"
                         "; decode in float32 (--precision fp32), or use another VAE",
                     )
-                pictures.extend(to_pictures(pixels))
-        return tuple(pictures)
+                for picture in to_pictures(pixels):
+                    with recorder.outside():
+                        yield picture
 
-    def _failed(self, chosen: Plan, component: str, reason: str) -> EngineError:
+    def _failed(self, chosen: Plan, component: str, reason: str) -> NotFinite:
         placement = chosen.placement(component)
         device, graph = placement.device, placement.artifacts[0].graph
-        return EngineError(device.runtime, device.name, component, graph, reason)
+        return NotFinite(device.runtime, device.name, component, graph, reason)
 
     @contextmanager
     def _session(

@@ -17,11 +17,12 @@ from sdlite import __version__
 from sdlite.adapters import Applied, hashes_of
 from sdlite.edit.request import Stage, stages_of
 from sdlite.errors import RequestError
+from sdlite.ladder import Ladder
 from sdlite.loras import LoraUse
 from sdlite.metadata import infotext
 from sdlite.package import Package
 from sdlite.phases import Phases, check_cancel
-from sdlite.planner import Budget, Plan, Preferences, RequestShape, check, plan
+from sdlite.planner import Budget, Plan, Preferences, Relief, RequestShape, check, plan
 from sdlite.recorder import Recorder
 from sdlite.request import complete, seeds_of, variation_seeds_of
 from sdlite.run import Run
@@ -108,19 +109,27 @@ class Pipeline:
         """LoRAs and embeddings of each run of a completed request."""
         return tuple(self._phases.adapters.of(stage.request) for stage in stages_of(full))
 
-    def _plans(self, full: Request, applied: Sequence[Applied]) -> tuple[Plan, ...]:
+    def _plans(
+        self, full: Request, applied: Sequence[Applied], relief: Relief | None = None
+    ) -> tuple[Plan, ...]:
         """The plan of each run of a completed request."""
         return tuple(
-            self._plan(replace(self._shape_of(stage), embeddings=each.embeds, replaced=each.sizes))
+            self._plan(
+                replace(self._shape_of(stage), embeddings=each.embeds, replaced=each.sizes), relief
+            )
             for stage, each in zip(stages_of(full), applied, strict=True)
         )
 
     def _run(self, full: Request, cancel: threading.Event | None) -> Run:
         applied = self._applied(full)
-        return Run(full, self._plans(full, applied), self._phases, cancel, applied)
+        ladder = Ladder(lambda relief: self._plans(full, applied, relief), self._preferences)
+        return Run(full, self._plans(full, applied), self._phases, cancel, applied, ladder)
 
-    def _plan(self, shape: RequestShape) -> Plan:
-        return plan(self.package, shape, self._devices, self._budget, self._preferences)
+    def _plan(self, shape: RequestShape, relief: Relief | None = None) -> Plan:
+        wishes = self._preferences
+        if relief is not None:
+            wishes = replace(wishes, relief=relief)
+        return plan(self.package, shape, self._devices, self._budget, wishes)
 
     def _shape_of(self, stage: Stage) -> RequestShape:
         request = stage.request
@@ -232,7 +241,12 @@ class Pipeline:
             if latents is None:
                 raise AssertionError("a schedule has at least one interval")
             pictures = run.finish(latents, stage)
-            seeds, variations = seeds_of(request), variation_seeds_of(request)
+            # A precision that gave no numbers will give none the next time either.
+            relief = replace(self._preferences.relief, precisions=run.ladder.wider)
+            self._preferences = replace(self._preferences, relief=relief)
+            # Fewer pictures than seeds when memory ran out after some were finished.
+            seeds = seeds_of(request)[: len(pictures)]
+            variations = variation_seeds_of(request)[: len(pictures)]
             manifest = self.package.manifest
             told = replace(request, prompt=with_tags(request.prompt, request.loras))
             return Result(
@@ -243,7 +257,8 @@ class Pipeline:
                 phases=tuple(run.recorder.reports),
                 seconds=time.perf_counter() - start,
                 peak_bytes=run.recorder.peak_bytes,
-                notes=(*run.notes, *run.recorder.notes),
+                notes=(*run.ladder.steps, *run.notes, *run.recorder.notes),
+                relieved=tuple(run.ladder.steps),
                 infotexts=tuple(
                     infotext(
                         told,
@@ -288,7 +303,7 @@ class Pipeline:
             )
         batch, _, height, width = latents.shape
         shape = RequestShape(width * latent.factor, height * latent.factor, batch, 1, False)
-        return self._phases.decode(latents, self._plan(shape), Recorder(), None)
+        return tuple(self._phases.decode(latents, self._plan(shape), Recorder(), None))
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from sdlite.engine import LoadOptions
 from sdlite.errors import NoPlan, RequestError, UnknownName
 from sdlite.footprint import component_bytes
 from sdlite.package import Package
-from sdlite.plans import Budget, Placement, Plan, Preferences, RequestShape, megabytes
+from sdlite.plans import Budget, Placement, Plan, Preferences, Relief, RequestShape, megabytes
 from sdlite.text.labels import encoding_of
-from sdlite.tiles import AUTOENCODER, TILED
+from sdlite.tiles import TILED
 from sdlite.types import Device
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Placement",
     "Plan",
     "Preferences",
+    "Relief",
     "RequestShape",
     "check",
     "megabytes",
@@ -71,8 +72,9 @@ def plan(
     candidates = []
     for device, why in choices:
         limit, told = _limit(device, budget)
-        for mode in engines.memory_modes(device, preferences.memory_mode):
-            for way in _ways(package, shape, mode, preferences.vae_tiles):
+        wished = "mapped" if preferences.relief.mapped else preferences.memory_mode
+        for mode in engines.memory_modes(device, wished):
+            for way in _ways(package, shape, mode, preferences):
                 made = _candidate(package, shape, device, devices, budget, preferences, mode, way)
                 if _fits(made, limit, budget):
                     passed = [d.runtime for d, _ in choices if d.runtime != device.runtime]
@@ -116,13 +118,14 @@ def _devices(
         raise RequestError(f"vae tiles {tiles} is not between 1 and {MOST_TILES}")
     if preferences.threads is not None and not 1 <= preferences.threads <= 1024:
         raise RequestError(f"threads {preferences.threads} is not between 1 and 1024")
+    without = preferences.relief.without
     return engines.candidates(
-        devices,
+        [device for device in devices if (device.runtime, device.name) not in without],
         package,
         preferences.runtime,
         preferences.device,
         preferences.precision,
-        preferences.memory_mode,
+        "mapped" if preferences.relief.mapped else preferences.memory_mode,
     )
 
 
@@ -157,14 +160,22 @@ class _Way:
     tiles: int
 
 
-def _ways(package: Package, shape: RequestShape, mode: str, wanted: int | None) -> list[_Way]:
+def _ways(package: Package, shape: RequestShape, mode: str, preferences: Preferences) -> list[_Way]:
     """Ways to carry a request out in a memory mode, fastest first."""
     items = shape.images * (shape.prompts + shape.guided)
     batches = sorted({items, shape.images, 1}, reverse=True)
     held = [(items, True), *((batch, False) for batch in batches)]
     if mode == "mapped":
         held = [(1, False)]
-    tiles = [count for count in TILES if count == 1 or has_tiles(package)]
+    relief, wanted = preferences.relief, preferences.vae_tiles
+    if relief.items is not None:
+        most = relief.items
+        held = list(dict.fromkeys((min(batch, most), resident) for batch, resident in held))
+    if relief.closed:
+        held = [(batch, resident) for batch, resident in held if not resident]
+    tiles = [1]
+    if has_tiles(package):
+        tiles = [count for count in TILES if count >= relief.tiles]
     if wanted is not None:
         if wanted > 1 and not has_tiles(package):
             raise RequestError(
@@ -176,12 +187,8 @@ def _ways(package: Package, shape: RequestShape, mode: str, wanted: int | None) 
 
 
 def has_tiles(package: Package) -> bool:
-    """Whether a package's autoencoder can run tile by tile."""
-    return all(
-        package.find(component, TILED)
-        for component in AUTOENCODER
-        if package.find(component, "plain")
-    )
+    """Whether a package's decoder can run tile by tile."""
+    return bool(package.find("vae_decoder", TILED))
 
 
 def _candidate(
@@ -203,7 +210,7 @@ def _candidate(
             package,
             component,
             batch,
-            way.tiles if component in AUTOENCODER else 1,
+            way.tiles if package.find(component, TILED) else 1,
             shape,
             device,
             devices,
@@ -251,7 +258,8 @@ def _place(
     device, artifacts = engines.graphs(package, component, main, mode, helpers, variant)
     size = (shape.width, shape.height)
     upcast = package.manifest.latent.force_upcast
-    precision = engines.precision_for(component, device, preferences.precision, upcast)
+    wished = dict(preferences.relief.precisions).get(component, preferences.precision)
+    precision = engines.precision_for(component, device, wished, upcast)
     options = LoadOptions(
         threads=preferences.threads,
         memory_mode=mode,

@@ -50,6 +50,24 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Relief:
+    """What is given up because a run failed without."""
+
+    tiles: int = 1
+    """Least tiles of the autoencoder."""
+    items: int | None = None
+    """Most items in a U-Net call."""
+    closed: bool = False
+    """Whether components are closed after use."""
+    mapped: bool = False
+    """Whether weights stay in their file."""
+    precisions: tuple[tuple[str, str], ...] = ()
+    """What some components are computed in."""
+    without: tuple[tuple[str, str], ...] = ()
+    """Engines and devices not to use."""
+
+
+@dataclass(frozen=True)
 class Preferences:
     """What the user asked for by name; None leaves it to the plan."""
 
@@ -71,6 +89,8 @@ class Preferences:
     """Most bytes that folder may take; None does not limit it."""
     replaced: frozenset[str] = frozenset()
     """Components whose weights come from elsewhere and are held in memory."""
+    relief: Relief = Relief()
+    """What is given up on the way."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from PIL import Image
 
@@ -13,14 +15,18 @@ from sdlite.edit.request import stages_of
 from sdlite.edit.start import Start, lay_out_edit
 from sdlite.edit.upscale import scale_latents
 from sdlite.errors import RequestError
+from sdlite.ladder import FAILURES, Failure, Ladder
 from sdlite.phases import Phases, check_cancel
 from sdlite.planner import Plan
 from sdlite.recorder import Recorder
 from sdlite.request import unused_options
+from sdlite.text.conditioning import Conditioning
 from sdlite.types import Float32, Request, SamplerState, Step
 from sdlite.upscalers.enlarge import enlarge_to
 from sdlite.upscalers.files import UpscalerFile
 from sdlite.upscalers.network import Upscaler
+
+Made = TypeVar("Made")
 
 
 class Run:
@@ -32,6 +38,7 @@ class Run:
         phases: what does the work.
         cancel: set from any thread, it ends the job with ``Cancelled``.
         applied: LoRAs and embeddings of each stage.
+        ladder: what to do when memory runs out on the way, or values are not finite.
 
     Raises:
         RequestError: the mask of an edit is empty.
@@ -44,11 +51,13 @@ class Run:
         phases: Phases,
         cancel: threading.Event | None,
         applied: Sequence[Applied],
+        ladder: Ladder,
     ) -> None:
         self.plans = tuple(plans)
         self.applied = tuple(applied)
         self.recorder = Recorder()
         self.notes = list(unused_options(request))
+        self.ladder = ladder
         self._stages = stages_of(request)
         self._phases = phases
         self._cancel = cancel
@@ -72,35 +81,14 @@ class Run:
                 raise RequestError(f"cannot resume stage {first} of this job")
         lengths = [plan.shape.steps for plan in self.plans]
         for number in range(first, len(self._stages)):
-            stage, plan = self._stages[number], self.plans[number]
             check_cancel(self._cancel)
-            earlier = self._stages[0].request.steps if number else None
-            applied = self.applied[number]
-            conditioning = self._phases.condition(
-                stage.request,
-                plan,
-                self.recorder,
-                earlier,
-                more=number + 1 < len(self._stages),
-                applied=applied,
-            )
-            told = (*applied.notes, *conditioning.notes)
-            self.notes.extend(note for note in told if note not in self.notes)
+            conditioning = self._in_turn(number, "text_encoder", partial(self._condition, number))
             check_cancel(self._cancel)
-            start = self._start(number, base)
+            start = self._in_turn(number, "vae_encoder", partial(self._start, number, base))
             check_cancel(self._cancel)
-            resumed = resume if number == first else None
-            latents = None if resumed is None else resumed.x
-            for step in self._phases.denoise(
-                stage.request,
-                plan,
-                conditioning,
-                start,
-                self.recorder,
-                self._cancel,
-                resumed,
-                applied,
-            ):
+            state = resume if number == first else None
+            latents = None if state is None else state.x
+            for step in self._denoise(number, conditioning, start, state):
                 latents = step.x
                 yield replace(
                     step,
@@ -111,6 +99,60 @@ class Run:
                 )
             base = latents
 
+    def _in_turn(self, number: int, component: str, work: Callable[[], Made]) -> Made:
+        """Do the work of a phase, again and again as long as the ladder has a rung for it."""
+        while True:
+            try:
+                return work()
+            except FAILURES as error:
+                self._step_down(number, component, error)
+
+    def _step_down(self, number: int, component: str, error: Failure) -> None:
+        """Take the next rung; raises the error when there is none."""
+        plans = self.ladder.down(self.plans, number, error, component)
+        if plans is None:
+            raise error
+        self.plans = plans
+        # What stayed open is of the old plan, and in the way.
+        self._phases.release()
+
+    def _condition(self, number: int) -> Conditioning:
+        stage, applied = self._stages[number], self.applied[number]
+        conditioning = self._phases.condition(
+            stage.request,
+            self.plans[number],
+            self.recorder,
+            self._stages[0].request.steps if number else None,
+            more=number + 1 < len(self._stages),
+            applied=applied,
+        )
+        told = (*applied.notes, *conditioning.notes)
+        self.notes.extend(note for note in told if note not in self.notes)
+        return conditioning
+
+    def _denoise(
+        self, number: int, conditioning: Conditioning, start: Start, state: SamplerState | None
+    ) -> Iterator[Step]:
+        """The steps of a stage, going on from the last one that was finished."""
+        while True:
+            steps = self._phases.denoise(
+                self._stages[number].request,
+                self.plans[number],
+                conditioning,
+                start,
+                self.recorder,
+                self._cancel,
+                state,
+                self.applied[number],
+            )
+            try:
+                for step in steps:
+                    state = step.state
+                    yield step
+                return
+            except FAILURES as error:
+                self._step_down(number, "unet", error)
+
     def _start(self, number: int, base: Float32 | None) -> Start:
         stage, plan = self._stages[number], self.plans[number]
         if base is None or stage.upscaler is None:
@@ -120,7 +162,7 @@ class Run:
             latents = scale_latents(base, height, width, stage.upscaler.latent)
             return self._phases.start(stage, plan, self.recorder, latents=latents)
         before = self.plans[number - 1]
-        small = self._phases.decode(base, before, self.recorder, self._cancel)
+        small = tuple(self._phases.decode(base, before, self.recorder, self._cancel))
         check_cancel(self._cancel)
         size = (plan.shape.width, plan.shape.height)
         if stage.upscaler.network is not None:
@@ -148,11 +190,33 @@ class Run:
             meter.precision = network.precision
         return made
 
+    def _decode(self, latents: Float32, number: int) -> tuple[Image.Image, ...]:
+        """Pictures one by one; those that are finished are kept when no more can be."""
+        pictures: list[Image.Image] = []
+        while len(pictures) < len(latents):
+            rest = latents[len(pictures) :]
+            try:
+                for picture in self._phases.decode(
+                    rest, self.plans[number], self.recorder, self._cancel
+                ):
+                    pictures.append(picture)
+            except FAILURES as error:
+                try:
+                    self._step_down(number, "vae_decoder", error)
+                except FAILURES:
+                    if not pictures:
+                        raise
+                    self.notes.append(
+                        f"only {len(pictures)} of {len(latents)} pictures were finished: {error}"
+                    )
+                    break
+        return tuple(pictures)
+
     def finish(self, latents: Float32, stage: int = -1) -> tuple[Image.Image, ...]:
         """The job's pictures from the latents of its last step; ``stage`` is the one they are of,
         and not the last when the job was stopped early."""
         check_cancel(self._cancel)
-        pictures = self._phases.decode(latents, self.plans[stage], self.recorder, self._cancel)
+        pictures = self._decode(latents, stage % len(self.plans))
         if self._canvas is None:
             return pictures
         return tuple(self._canvas.finish(picture) for picture in pictures)

@@ -381,5 +381,7 @@ class Result:
     """What the user should know: tags that nothing applies, fall-backs, approximations."""
     infotexts: tuple[str, ...] = ()
     """A1111 parameter text of each image."""
+    relieved: tuple[str, ...] = ()
+    """What failed on the way, and what was given up to go on, one sentence each."""
     variation_seeds: tuple[int, ...] = ()
     """The variation seed of each image; empty without a variation."""

@@ -12,7 +12,9 @@ the component what it should mean:
 The same inputs give the same outputs, to the bit, alone or in a batch. Failures are simulated
 through engine options, given to ``load`` or, as defaults for every load, to ``NullRuntime``:
 
-- ``component``: the other options hold for this component only;
+- ``component``, ``variant``, ``device``, ``memory_mode``, ``precision``: the other options hold
+  only where a graph is opened with these;
+- ``most_items``: calls with more items run out of memory;
 - ``delay``: seconds every call takes;
 - ``fail_load``: ``error`` or ``memory``: opening raises ``EngineError`` or ``OutOfMemory``;
 - ``fail_call``: number of the call, from 1, that fails as ``fail_with`` says;
@@ -37,6 +39,11 @@ from sdlite_runtimes import nullmodel
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "component": (),
+    "variant": (),
+    "device": (),
+    "memory_mode": (),
+    "precision": (),
+    "most_items": (),
     "delay": (),
     "fail_load": ("error", "memory"),
     "fail_call": (),
@@ -82,6 +89,9 @@ class NullSession:
             wrong = ", ".join(sorted(known ^ set(inputs)))
             raise failure(self._artifact, "error", f"wrong inputs, missing or unknown: {wrong}")
         time.sleep(float(self._options.get("delay", "0")))
+        items = max((len(value) for value in inputs.values()), default=0)
+        if items > int(self._options.get("most_items", items)):
+            raise failure(self._artifact, "memory", f"simulated: {items} items are too many")
         how = self._options.get("fail_with", "error")
         if failing and how != "nan":
             raise failure(self._artifact, how, "simulated failure of a call")
@@ -111,36 +121,53 @@ class NullRuntime:
     Args:
         engine: engine options that hold for every ``load``, under the ones given there.
         event: called with ``load``, ``run`` or ``close`` and the artifact.
+        devices: names of its devices, and what each computes in.
     """
 
     name: ClassVar[str] = "null"
     formats: ClassVar[frozenset[str]] = frozenset({"onnx", "null"})
 
-    def __init__(self, engine: Mapping[str, str] | None = None, event: Event | None = None) -> None:
+    def __init__(
+        self,
+        engine: Mapping[str, str] | None = None,
+        event: Event | None = None,
+        devices: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         self._engine = dict(engine or {})
         self._event = event
+        self._devices = dict(devices or {"null": ("fp32",)})
 
     def version(self) -> str:
         """Version of the model it computes."""
         return "1"
 
     def probe(self) -> Sequence[Device]:
-        """One device, everywhere."""
-        return (Device(self.name, "null", "fake engine (no model is run)"),)
+        """One device, everywhere, unless it was made with others."""
+        return tuple(
+            Device(self.name, name, "fake engine (no model is run)", precisions=precisions)
+            for name, precisions in self._devices.items()
+        )
 
     def load(
         self, artifact: Artifact, root: Path, device: Device, options: LoadOptions
     ) -> NullSession:
         """Open; raises ``EngineError`` when the file is missing or as the options say."""
-        if device.name != "null":
-            raise UnknownName("null device", device.name, ("null",))
+        if device.name not in self._devices:
+            raise UnknownName("null device", device.name, self._devices)
         engine = {**self._engine, **options.engine}
         for key, value in engine.items():
             if key not in OPTIONS:
                 raise UnknownName("null option", key, OPTIONS)
             if OPTIONS[key] and value not in OPTIONS[key]:
                 raise UnknownName(f"value of null option {key}", value, OPTIONS[key])
-        if engine.get("component", artifact.component) != artifact.component:
+        facts = {
+            "component": artifact.component,
+            "variant": artifact.variant,
+            "device": device.name,
+            "memory_mode": options.memory_mode,
+            "precision": options.precision or device.precisions[0],
+        }
+        if any(engine.get(key, value) != value for key, value in facts.items()):
             engine = {}
         if not (root / artifact.graph).is_file():
             raise failure(artifact, "error", "the graph file is missing")

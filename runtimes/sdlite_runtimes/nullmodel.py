@@ -79,8 +79,12 @@ def value_of(
         context = feeds["encoder_hidden_states"].astype(np.float32)
         result = _predict(feeds["sample"].astype(np.float32), times, context, prediction)
     elif component == "vae_decoder" and len(values) == 1 and values[0].ndim == 4:
-        colours = np.einsum("bchw,cr->brhw", values[0][:, : len(RGB)], RGB)
-        result = colours.repeat(FACTOR, axis=2).repeat(FACTOR, axis=3)
+        # A graph of its chain for tiles may only enlarge colours, and not all the way.
+        colours = values[0]
+        if colours.shape[1] >= len(RGB):
+            colours = np.einsum("bchw,cr->brhw", colours[:, : len(RGB)], RGB)
+        factor = shape[2] // colours.shape[2]
+        result = colours.repeat(factor, axis=2).repeat(factor, axis=3)
     elif component == "vae_encoder" and len(values) == 1 and values[0].ndim == 4:
         batch, _, height, width = values[0].shape
         blocks = values[0].reshape(batch, 3, height // FACTOR, FACTOR, width // FACTOR, FACTOR)
@@ -112,8 +116,11 @@ def shape_of(
             if isinstance(name, str):
                 free[name] = size
     for side in ("height", "width"):
-        if side in free:
-            free.setdefault(f"image_{side}", free[side] * FACTOR)
-        elif f"image_{side}" in free:
-            free[side] = free[f"image_{side}"] // FACTOR
+        divisors = {side: FACTOR, f"image_{side}": 1}
+        divisors |= {f"image_{side}_{part}": part for part in (2, 4)}
+        known = next((name for name in divisors if name in free), None)
+        if known is not None:
+            whole = free[known] * divisors[known]
+            for name, divisor in divisors.items():
+                free.setdefault(name, whole // divisor)
     return tuple(size if isinstance(size, int) else free.get(size, 1) for size in spec.shape)

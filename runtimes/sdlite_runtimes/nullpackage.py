@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def write_null_package(
         for component in PORTS
         for variant in ("plain", "fused")
     ]
+    artifacts += [asdict(part) for part in _tiles(folder, activation_bytes)]
     manifest: dict[str, Any] = {
         "version": 1,
         "reader": 1,
@@ -107,6 +109,31 @@ PORTS = {
     ),
 }
 """Inputs and outputs of each component, named as in every sdlite package."""
+
+
+def _tiles(folder: Path, activation_bytes: int) -> list[Artifact]:
+    """The decoder's chain for tiles: latents to colours, which are doubled three times."""
+    sides = ("", "image_{}_4", "image_{}_2", "image_{}")
+    maps = [_spec("latent_sample", "float32", *_LATENTS)]
+    for number, side in enumerate(sides):
+        height, width = (side.format(name) or name for name in ("height", "width"))
+        name = f"colours_{number}" if number < 3 else "sample"
+        maps.append(_spec(name, "float32", "batch", 3, height, width))
+    found = []
+    for index, pair in enumerate(pairwise(maps)):
+        entry = _file(folder, f"vae_decoder/tiles-{index}.onnx", CONTENT)
+        part = _artifact(folder, "vae_decoder", "plain", activation_bytes)
+        found.append(
+            replace(
+                part,
+                variant="tiles",
+                graph=entry["path"],
+                inputs=pair[:1],
+                outputs=pair[1:],
+                index=index,
+            )
+        )
+    return found
 
 
 def _artifact(folder: Path, component: str, variant: str, activation_bytes: int) -> Artifact:

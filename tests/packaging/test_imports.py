@@ -46,6 +46,7 @@ LAYERS = (
         "footprint",
         "engines",
         "plans",
+        "ladder",
         "planner",
         "request",
         "edit",
