@@ -124,5 +124,11 @@ def _own(server: Server) -> list[Endpoint]:
 
     return [
         Endpoint("GET", "/healthz", health, "Whether the server runs.", open=True),
-        Endpoint("GET", "/metrics", metrics, "Counters in Prometheus' text format."),
+        Endpoint(
+            "GET",
+            "/metrics",
+            metrics,
+            "Counters in Prometheus' text format.",
+            media="text/plain",
+        ),
     ]

@@ -83,8 +83,15 @@ def _operation(tag: str, endpoint: Endpoint, schemas: Any) -> dict[str, Any]:
             "schema": _with_files(schemas[(endpoint.form, "validation")], endpoint.files)
         }
     if content:
-        operation["requestBody"] = {"content": content, "required": True}
+        operation["requestBody"] = {"content": content, "required": _needed(endpoint)}
     return operation
+
+
+def _needed(endpoint: Endpoint) -> bool:
+    """Whether an empty body, which counts as an empty object, is refused."""
+    if endpoint.files or endpoint.body is None:
+        return True
+    return any(field.is_required() for field in endpoint.body.model_fields.values())
 
 
 def _with_files(form: dict[str, Any], files: Sequence[str]) -> dict[str, Any]:

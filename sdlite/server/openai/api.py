@@ -69,9 +69,21 @@ class Api:
             Endpoint(
                 "POST", images + "generations", self._generate, "Draw pictures.", body=Generation
             ),
-            Endpoint("POST", images + "edits", self._edit, "Edit a picture.", form=EditForm),
             Endpoint(
-                "POST", images + "variations", self._vary, "Vary a picture.", form=VariationForm
+                "POST",
+                images + "edits",
+                self._edit,
+                "Edit a picture.",
+                form=EditForm,
+                files=("image", "mask"),
+            ),
+            Endpoint(
+                "POST",
+                images + "variations",
+                self._vary,
+                "Vary a picture.",
+                form=VariationForm,
+                files=("image",),
             ),
             Endpoint("GET", PREFIX + "models", self._models, "Models."),
             Endpoint("GET", PREFIX + "models/{model}", self._model, "A model."),

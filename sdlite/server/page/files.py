@@ -82,6 +82,6 @@ def endpoints() -> list[Endpoint]:
         return answer(call, call.request.path_params["name"])
 
     return [
-        Endpoint("GET", "/", index, "The page for people."),
-        Endpoint("GET", "/page/{name}", file, "A file of the page."),
+        Endpoint("GET", "/", index, "The page for people.", media="text/html"),
+        Endpoint("GET", "/page/{name}", file, "A file of the page.", media="*/*"),
     ]
