@@ -14,10 +14,10 @@ from typing import Literal
 
 from sdlite import schema
 from sdlite.engine import Artifact
-from sdlite.errors import PackageInvalid, PackageMissing, PackageTooNew
+from sdlite.errors import PackageInvalid, PackageMissing, PackageTooNew, UnknownName
 
 MANIFEST = "sdlite.json"
-VERSION = 2
+VERSION = 3
 """Package version this reader writes; it reads all versions up to it."""
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_PATH_CHARACTERS = 200
@@ -25,6 +25,8 @@ MAX_TRAIN_STEPS = 100_000
 MAX_TOKENS = 4096
 FAMILIES = ("sd1", "sd2", "sdxl", "sdxl-refiner")
 """Model families this reader draws."""
+CONTROL = "control"
+"""Ends the variant of a U-Net graph that takes what ControlNets say: ``plain+control``."""
 LATENT_PORTS = {("unet", "sample"), ("vae_decoder", "latent_sample")}
 """Inputs that take latents, by component."""
 PATH_REFUSED = re.compile(r"[\\:\x00-\x1f\ud800-\udfff]")
@@ -180,6 +182,24 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class AdapterEntry:
+    """Something added to the model that has graphs and weights of its own."""
+
+    name: str
+    """What it is called in requests."""
+    kind: Literal["controlnet"]
+    """What it is."""
+    component: str
+    """Its component, ``KIND/NAME``."""
+    source: Source
+    """Where it came from."""
+    licence: Licence
+    """Terms of use."""
+    pooled: bool = False
+    """Whether what a ControlNet says is averaged over the picture."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything ``sdlite.json`` says."""
 
@@ -218,6 +238,15 @@ class Manifest:
     (inpainting); a picture's latents (instruct-pix2pix)."""
     force_zeros_for_empty_prompt: bool = False
     """Whether an empty negative prompt is zeros instead of the encoders' answer to it (SDXL)."""
+    adapters: tuple[AdapterEntry, ...] = ()
+    """What was added to it."""
+
+    def adapter(self, name: str) -> AdapterEntry:
+        """An adapter by its name, capitals or not; raises ``UnknownName``."""
+        for entry in self.adapters:
+            if entry.name.casefold() == name.casefold():
+                return entry
+        raise UnknownName("adapter", name, [entry.name for entry in self.adapters])
 
 
 def safe_path(root: Path, relative: str) -> Path:
@@ -284,12 +313,28 @@ def check_manifest(root: Path, manifest: Manifest) -> None:
         for entry in tokenizer.files:
             safe_path(root, entry.path)
     _check_numbers(where, manifest)
+    _check_adapters(where, manifest)
     rows = manifest.latent.preview
     if rows and [len(row) for row in rows] != [3] * (manifest.latent.channels + 1):
         raise PackageInvalid(
             f"{where}: the preview map is not three numbers for each of "
             f"{manifest.latent.channels} channels and the bias"
         )
+
+
+def _check_adapters(where: Path, manifest: Manifest) -> None:
+    components = {artifact.component for artifact in manifest.artifacts}
+    seen = set()
+    for entry in manifest.adapters:
+        if entry.name.casefold() in seen:
+            raise PackageInvalid(f"{where}: two adapters are called {entry.name!r}")
+        seen.add(entry.name.casefold())
+        if entry.component not in components or "/" not in entry.component:
+            raise PackageInvalid(
+                f"{where}: adapter {entry.name!r} has no graphs under {entry.component!r}"
+            )
+        if entry.licence.file is not None:
+            safe_path(where.parent, entry.licence.file.path)
 
 
 def _check_numbers(where: Path, manifest: Manifest) -> None:
@@ -365,8 +410,8 @@ def _check_tensors(where: str, weights: WeightFile) -> None:
 def least_reader(manifest: Manifest) -> int:
     """The least package version whose readers understand a manifest.
 
-    Version 2 added families but ``sd1``, and every field that ``schema.encode`` leaves out while it
-    has its default.
+    Version 2 added families but ``sd1``, version 3 adapters, and both every field of theirs that
+    ``schema.encode`` leaves out while it has its default.
     """
     later = (
         manifest.family != "sd1",
@@ -376,6 +421,8 @@ def least_reader(manifest: Manifest) -> int:
         manifest.task != "text",
         manifest.force_zeros_for_empty_prompt,
     )
+    if manifest.adapters:
+        return 3
     return 2 if any(later) else 1
 
 

@@ -64,8 +64,9 @@ class Package:
             yield weights.file
         for tokenizer in manifest.tokenizers:
             yield from tokenizer.files
-        if manifest.licence.file is not None:
-            yield manifest.licence.file
+        for licence in (manifest.licence, *(entry.licence for entry in manifest.adapters)):
+            if licence.file is not None:
+                yield licence.file
 
     def _check(
         self, entry: FileEntry, full: bool, progress: Callable[[int], object] | None = None

@@ -15,8 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sdlite_export.configs import ClipTextConfig, UnetConfig, VaeConfig
-from sdlite_export.source.layout import Slot, text_slots, unet_slots, vae_slots
+from sdlite_export.configs import ClipTextConfig, ControlNetConfig, UnetConfig, VaeConfig
+from sdlite_export.source.layout import (
+    Slot,
+    controlnet_slots,
+    text_slots,
+    unet_slots,
+    vae_slots,
+)
 
 WORDS = ("a", "red", "blue", "circle", "square", "on", "background")
 
@@ -115,6 +121,25 @@ def make_tiny_checkpoint(folder: Path, tiny: Tiny | None = None) -> Path:
         write_safetensors(
             folder / part / f"{file}.safetensors", random_tensors(slots, rng, tiny.dtype)
         )
+    return folder
+
+
+def make_tiny_controlnet(
+    folder: Path, config: ControlNetConfig | None = None, seed: int = 30
+) -> Path:
+    """Write a diffusers folder of a ControlNet with random weights, zero convolutions included."""
+    config = config or ControlNetConfig(UNET, (4, 4, 8, 8))
+    made = _unet_config(Tiny(unet=config.unet))
+    for name in ("up_block_types", "out_channels", "sample_size", "time_cond_proj_dim"):
+        del made[name]
+    made |= {
+        "_class_name": "ControlNetModel",
+        "conditioning_embedding_out_channels": list(config.embedding),
+        "global_pool_conditions": config.pooled,
+    }
+    _json(folder / "config.json", made)
+    tensors = random_tensors(controlnet_slots(config), np.random.default_rng(seed), "float32")
+    write_safetensors(folder / "diffusion_pytorch_model.safetensors", tensors)
     return folder
 
 

@@ -112,6 +112,19 @@ def _depth(depth: Depth, layer: int) -> int:
 
 
 @dataclass(frozen=True)
+class ControlNetConfig:
+    """A ControlNet: the way down and the middle of a U-Net beside a picture."""
+
+    unet: UnetConfig
+    """The U-Net it is a copy of; what it says of the way up is not used."""
+    embedding: tuple[int, ...] = (16, 32, 96, 256)
+    """Channels of the convolutions that bring the picture to the size of the latents, each step
+    half as large."""
+    pooled: bool = False
+    """Whether residuals are averaged over the picture (those trained on shuffled pictures)."""
+
+
+@dataclass(frozen=True)
 class VaeConfig:
     """A KL autoencoder. Tuples run from the picture's resolution down."""
 

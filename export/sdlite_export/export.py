@@ -37,7 +37,7 @@ from sdlite_export.emit.components import (
     reference_sizes,
     write_graphs,
 )
-from sdlite_export.source import Checkpoint, Prediction, open_source
+from sdlite_export.source import Checkpoint, Prediction, SourceLicence, open_source
 from sdlite_export.verify import verify_package
 from sdlite_export.weights import write_weights
 
@@ -161,7 +161,13 @@ def write_package(
     total = sum(plan.size for plan in plans)
     done = 0
     defaults, latent = checkpoint.defaults, checkpoint.latent
-    sizes = reference_sizes(defaults.width, defaults.height, latent.factor, checkpoint)
+    sizes = reference_sizes(
+        defaults.width,
+        defaults.height,
+        latent.factor,
+        max(tokenizer.length for tokenizer in checkpoint.tokenizers.values()),
+        len(checkpoint.unet.block_channels),
+    )
     artifacts: list[Artifact] = []
     weights: dict[str, WeightFile] = {}
     with _hashing(checkpoint) as digest:
@@ -196,7 +202,7 @@ def write_package(
         latent=latent,
         tokenizers=_tokenizers(checkpoint, folder),
         defaults=defaults,
-        licence=_licence(checkpoint, folder),
+        licence=store_licence(checkpoint.licence, folder, "LICENSE.txt"),
         source=source,
         exporter=__version__,
         artifacts=tuple(artifacts),
@@ -259,8 +265,8 @@ def _tokenizers(checkpoint: Checkpoint, folder: Path) -> tuple[Tokenizer, ...]:
     return tuple(made)
 
 
-def _licence(checkpoint: Checkpoint, folder: Path) -> Licence:
-    licence = checkpoint.licence
+def store_licence(licence: SourceLicence, folder: Path, relative: str) -> Licence:
+    """Write the licence text, where the source had one, and say what the manifest says of it."""
     if licence.text is None:
         return Licence(licence.id)
-    return Licence(licence.id, _store(folder, "LICENSE.txt", licence.text.encode()))
+    return Licence(licence.id, _store(folder, relative, licence.text.encode()))

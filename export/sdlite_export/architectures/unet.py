@@ -18,15 +18,22 @@ def unet(ops: Ops, config: UnetConfig, pooled: int | None = None) -> None:
     (batch, guidance_dim). Output: ``out_sample`` (batch, out_channels, height, width). Cuts are
     allowed after and in the middle of every ResNet and transformer.
     """
-    _Unet(ops, config).build(pooled)
+    network = Unet(ops, config)
+    x, skips = network.down(ops.conv(network.start(pooled), "conv_in", config.block_channels[0]))
+    x = network.up(network.middle(x), skips)
+    x = ops.group_norm(x, "conv_norm_out", config.norm_groups, config.norm_eps, silu=True)
+    ops.output("out_sample", ops.conv(x, "conv_out", config.out_channels))
 
 
-class _Unet:
+class Unet:
+    """The stages of a U-Net, in the order they are built; a ControlNet has all but the last."""
+
     def __init__(self, ops: Ops, config: UnetConfig) -> None:
         self.ops = ops
         self.config = config
 
-    def build(self, pooled: int | None) -> None:
+    def start(self, pooled: int | None) -> Value:
+        """Declare the inputs and build what all blocks are told; returns the noisy latents."""
         ops, config = self.ops, self.config
         sample = ops.input("sample", ("batch", config.in_channels, "height", "width"))
         timestep = ops.input("timestep", ("batch",))
@@ -41,17 +48,18 @@ class _Unet:
             emb = ops.add(emb, self._mlp(self._labels(config.label_dim, pooled), "add_embedding"))
         # Every ResNet starts by activating the embedding; once is enough.
         self.emb = ops.silu(emb)
-        x = ops.conv(sample, "conv_in", first)
-        x, skips = self._down(x)
+        return sample
+
+    def middle(self, x: Value) -> Value:
+        """The blocks at the coarsest resolution."""
+        config = self.config
         last = len(config.block_channels) - 1
         if config.middle != "none":
             x = self._resnet(x, "mid_block.resnets.0", config.block_channels[last])
         if depth := config.mid_depth:
             x = self._transformer(x, "mid_block.attentions.0", last, depth)
             x = self._resnet(x, "mid_block.resnets.1", config.block_channels[last])
-        x = self._up(x, skips)
-        x = ops.group_norm(x, "conv_norm_out", config.norm_groups, config.norm_eps, silu=True)
-        ops.output("out_sample", ops.conv(x, "conv_out", config.out_channels))
+        return x
 
     def _labels(self, width: int, pooled: int | None) -> Value:
         """Pooled text beside the embeddings of sizes, as SDXL has them (Podell et al. 2023)."""
@@ -72,7 +80,8 @@ class _Unet:
             ops.silu(ops.linear(x, f"{name}.linear_1", width)), f"{name}.linear_2", width
         )
 
-    def _down(self, x: Value) -> tuple[Value, list[Value]]:
+    def down(self, x: Value) -> tuple[Value, list[Value]]:
+        """The way down: its end, and everything the way up looks back at."""
         config = self.config
         skips = [x]
         for level, channels in enumerate(config.block_channels):
@@ -89,7 +98,8 @@ class _Unet:
                 skips.append(x)
         return x, skips
 
-    def _up(self, x: Value, skips: list[Value]) -> Value:
+    def up(self, x: Value, skips: list[Value]) -> Value:
+        """The way up; takes ``skips`` from their end."""
         config = self.config
         levels = len(config.block_channels)
         for block in range(levels):

@@ -187,15 +187,20 @@ def write_graphs(
     return artifacts
 
 
-def reference_sizes(width: int, height: int, factor: int, checkpoint: Checkpoint) -> dict[str, int]:
-    """Values of every free dimension for one picture of the given size."""
-    sizes = {"batch": 1, "tokens": max(t.length for t in checkpoint.tokenizers.values())}
+def reference_sizes(
+    width: int, height: int, factor: int, tokens: int, levels: int
+) -> dict[str, int]:
+    """Values of every free dimension for one picture of the given size.
+
+    ``tokens`` are those of a prompt, ``levels`` the resolutions of the U-Net.
+    """
+    sizes = {"batch": 1, "tokens": tokens}
     for axis, pixels in (("height", height), ("width", width)):
         cells = -(-pixels // factor)
         sizes[axis] = cells
         sizes[f"image_{axis}"] = cells * factor
         scale = 2
-        while scale <= max(factor, 1 << len(checkpoint.unet.block_channels)):
+        while scale <= max(factor, 1 << levels):
             sizes[f"{axis}_{scale}"] = -(-cells // scale)
             sizes[f"image_{axis}_{scale}"] = cells * factor // scale
             scale *= 2

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdlite.errors import SourceCorrupt, UnknownFamily
-from sdlite_export.configs import Depth, Middle, UnetConfig
+from sdlite_export.configs import ControlNetConfig, Depth, Middle, UnetConfig
 from sdlite_export.source.config_reader import ConfigReader
 
 MAX_BLOCKS = 2048
@@ -46,6 +46,12 @@ UNET_FIXED: Mapping[str, tuple[Any, ...]] = {
     "timestep_post_act": (None,),
 }
 """Features of diffusers' U-Net that no family here uses, with the values that say so."""
+CONTROL_FIXED: Mapping[str, tuple[Any, ...]] = {
+    "controlnet_conditioning_channel_order": ("rgb",),
+    "conditioning_channels": (3,),
+}
+"""The same of diffusers' ControlNet."""
+CONTROL_READ = frozenset(["conditioning_embedding_out_channels", "global_pool_conditions"])
 UNET_READ = frozenset(
     [
         "in_channels",
@@ -80,12 +86,28 @@ def read_unet(path: Path) -> UnetConfig:
     """A U-Net's numbers; raises ``UnknownFamily`` for features beyond the families."""
     reader = ConfigReader(path)
     reader.refuse(UNET_FIXED, UNET_READ | UNET_HARMLESS)
+    return _numbers(reader, whole=True)
+
+
+def read_controlnet(path: Path) -> ControlNetConfig:
+    """A ControlNet's numbers; raises ``UnknownFamily`` for features beyond the families."""
+    reader = ConfigReader(path)
+    reader.refuse(UNET_FIXED | CONTROL_FIXED, UNET_READ | UNET_HARMLESS | CONTROL_READ)
+    return ControlNetConfig(
+        _numbers(reader, whole=False),
+        reader.sizes("conditioning_embedding_out_channels", default=[16, 32, 96, 256]),
+        reader.get("global_pool_conditions", bool, False),
+    )
+
+
+def _numbers(reader: ConfigReader, whole: bool) -> UnetConfig:
+    path = reader.path
     channels = reader.sizes("block_out_channels")
     levels = len(channels)
     kinds = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
     down = attention_blocks(reader, "down_block_types", kinds, levels)
     kinds = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
-    up = attention_blocks(reader, "up_block_types", kinds, levels)
+    up = attention_blocks(reader, "up_block_types", kinds, levels) if whole else down[::-1]
     if up != down[::-1]:
         raise UnknownFamily(f"{path}: up_block_types do not mirror down_block_types; not supported")
     # Diffusers' attention_head_dim is the number of heads, a misnomer kept for old files.

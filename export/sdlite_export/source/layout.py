@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sdlite_export.configs import ClipTextConfig, UnetConfig, VaeConfig
+from sdlite_export.configs import ClipTextConfig, ControlNetConfig, UnetConfig, VaeConfig
 
 Shape = tuple[int, ...]
 
@@ -94,6 +94,36 @@ def unet_slots(config: UnetConfig) -> Iterator[Slot]:
             yield from _conv(f"{block}.upsamplers.0.conv", ldm, width, width)
     yield from _pair("conv_norm_out", "out.0", (first,))
     yield from _conv("conv_out", "out.2", first, config.out_channels)
+
+
+def controlnet_slots(config: ControlNetConfig) -> Iterator[Slot]:
+    """Every tensor of a ControlNet."""
+    unet = config.unet
+    for slot in unet_slots(unet):
+        if not slot.name.startswith(("up_blocks.", "conv_norm_out.", "conv_out.")):
+            yield slot
+    name, old = "controlnet_cond_embedding", "input_hint_block"
+    sizes = config.embedding
+    yield from _conv(f"{name}.conv_in", f"{old}.0", 3, sizes[0])
+    for index in range(2 * len(sizes) - 2):
+        inside, outside = sizes[index // 2], sizes[(index + 1) // 2]
+        yield from _conv(f"{name}.blocks.{index}", f"{old}.{2 * index + 2}", inside, outside)
+    last = f"{old}.{4 * len(sizes) - 2}"
+    yield from _conv(f"{name}.conv_out", last, sizes[-1], unet.block_channels[0])
+    widths = skip_widths(unet)
+    for index, width in enumerate(widths):
+        place = f"zero_convs.{index}.0"
+        yield from _conv(f"controlnet_down_blocks.{index}", place, width, width, 1)
+    yield from _conv("controlnet_mid_block", "middle_block_out.0", widths[-1], widths[-1], 1)
+
+
+def skip_widths(config: UnetConfig) -> list[int]:
+    """Channels of what the way up of a U-Net looks back at, in the order it is made."""
+    widths = [config.block_channels[0]]
+    for level, channels in enumerate(config.block_channels):
+        down = level < len(config.block_channels) - 1
+        widths += [channels] * (config.layers_per_block + down)
+    return widths
 
 
 def _unet_resnet(name: str, ldm: str, inside: int, outside: int, time: int) -> Iterator[Slot]:

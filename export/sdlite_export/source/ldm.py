@@ -194,14 +194,14 @@ def refuse_other_families(path: Path, names: Mapping[str, TensorInfo]) -> None:
         for name, info in names.items()
         if name.endswith("attn2.to_k.weight") and len(info.shape) == 2
     }
-    seen = f"tensor names start with {', '.join(_prefixes(names))}"
+    seen = f"tensor names start with {', '.join(prefixes(names))}"
     if widths:
         seen += f"; cross-attention {' or '.join(map(str, sorted(widths)))} wide"
     label = f"this looks like {kind}" if kind else "not a known kind of model"
     raise UnknownFamily(f"{path.name}: {label} ({seen}). Supported so far: {SUPPORTED}")
 
 
-def _prefixes(names: Iterable[str]) -> list[str]:
+def prefixes(names: Iterable[str]) -> list[str]:
     """The most frequent first two parts of names."""
     counts: dict[str, int] = {}
     for name in names:

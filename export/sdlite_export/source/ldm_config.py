@@ -98,8 +98,12 @@ class _UnetNames:
         return 1 + level * (self.layers + 1) + layer
 
 
-def derive_unet(where: str, lookup: Lookup) -> UnetConfig:
-    """The U-Net's numbers; ``where`` starts the messages."""
+def derive_unet(where: str, lookup: Lookup, whole: bool = True) -> UnetConfig:
+    """The U-Net's numbers; ``where`` starts the messages.
+
+    A network that is not ``whole`` has no way up (a ControlNet): it is taken to mirror the way
+    down, and to give what it takes.
+    """
     names = _UnetNames(lookup)
     if names.layers == 0:
         raise SourceCorrupt(f"{where}: the U-Net has no blocks; the file is incomplete")
@@ -114,6 +118,8 @@ def derive_unet(where: str, lookup: Lookup) -> UnetConfig:
     down = [[depth(names.down(level, layer)) for layer in layers] for level in range(levels)]
     up = [
         [depth(names.up(block, layer)) for layer in range(names.layers + 1)]
+        if whole
+        else [down[levels - 1 - block][0]] * (names.layers + 1)
         for block in range(levels)
     ]
     middle_depth = depth(names.middle)
@@ -149,7 +155,9 @@ def derive_unet(where: str, lookup: Lookup) -> UnetConfig:
     _check_divides(where, "U-Net", channels, HEAD_WIDTH if linear else HEADS)
     return UnetConfig(
         in_channels=lookup.size(where, names.conv_in, 1),
-        out_channels=lookup.size(where, names.conv_out),
+        out_channels=(
+            lookup.size(where, names.conv_out) if whole else lookup.size(where, names.conv_in, 1)
+        ),
         block_channels=channels,
         layers_per_block=names.layers,
         down_attention=tuple(depths[0] > 0 for depths in down),

@@ -1,0 +1,196 @@
+"""A package's own U-Net graphs, extended by inputs that adapters feed.
+
+The graphs are edited as they are instead of built anew: nothing but the package is needed, and
+whatever they were made of (quantised weights, fused operations, segments) stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+
+import onnx
+from onnx import helper
+
+from sdlite.engine import Artifact, TensorSpec
+from sdlite.errors import PackageInvalid
+from sdlite.manifest import CONTROL, WeightFile
+from sdlite_export.architectures.controlnet import MIDDLE, RESIDUAL
+from sdlite_export.emit.proto import TYPES
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class UnetPlaces:
+    """What a U-Net's weights say about where something can be added to it."""
+
+    skips: tuple[tuple[int, int], ...]
+    """Channels and level of everything the way up looks back at, in the order it is made."""
+    cross_dim: int
+    """Width of the text features."""
+    label_dim: int | None
+    """Width of SDXL's vector of pooled text and sizes."""
+
+    def residuals(self) -> tuple[TensorSpec, ...]:
+        """What a ControlNet gives for it."""
+        specs = [
+            TensorSpec(RESIDUAL.format(index), "float32", _map_shape(channels, level))
+            for index, (channels, level) in enumerate(self.skips)
+        ]
+        return (*specs, TensorSpec(MIDDLE, "float32", _map_shape(*self.skips[-1])))
+
+
+def unet_places(weights: WeightFile) -> UnetPlaces:
+    """Read a U-Net's places off its weights; raises ``PackageInvalid`` for another network."""
+
+    def rows(name: str, axis: int = 0) -> int | None:
+        entry = weights.tensors.get(f"{name}.weight")
+        if entry is None:
+            return None
+        shape = entry.shape[::-1] if entry.layout == "transposed" else entry.shape
+        return shape[axis]
+
+    first = rows("conv_in")
+    cross = next(
+        (name for name in weights.tensors if name.endswith(".attn2.to_k.weight")), ""
+    ).removesuffix(".weight")
+    cross_dim = rows(cross, 1)
+    if first is None or cross_dim is None:
+        raise PackageInvalid(
+            f"{weights.file.path} does not hold the weights of a U-Net sdlite knows; "
+            "export the model again"
+        )
+    skips = [(first, 0)]
+    level = 0
+    while (width := rows(f"down_blocks.{level}.resnets.0.conv2")) is not None:
+        layer = 0
+        while rows(f"down_blocks.{level}.resnets.{layer}.conv2") is not None:
+            skips.append((width, level))
+            layer += 1
+        if rows(f"down_blocks.{level}.downsamplers.0.conv") is not None:
+            skips.append((width, level + 1))
+        level += 1
+    return UnetPlaces(tuple(skips), cross_dim, rows("add_embedding.linear_1", 1))
+
+
+@dataclass
+class _Graph:
+    """One graph file being edited."""
+
+    artifact: Artifact
+    model: onnx.ModelProto
+    added: list[TensorSpec] = field(default_factory=list)
+
+    def nodes(self) -> Iterator[onnx.NodeProto]:
+        yield from self.model.graph.node
+
+    def feed(self, spec: TensorSpec) -> str:
+        """Declare an input."""
+        info = helper.make_tensor_value_info(spec.name, TYPES[spec.dtype], spec.shape)
+        self.model.graph.input.append(info)
+        self.added.append(spec)
+        return spec.name
+
+    def insert(self, before: onnx.NodeProto, node: onnx.NodeProto) -> None:
+        place = list(self.model.graph.node).index(before)
+        self.model.graph.node.insert(place, node)
+
+    def add_to(self, node: onnx.NodeProto, which: int, spec: TensorSpec) -> None:
+        """Add an input to one input of a node, for this node alone."""
+        old, new = node.input[which], f"{node.input[which]}/with_{spec.name}"
+        self.insert(node, helper.make_node("Add", [old, self.feed(spec)], [new], name=new))
+        node.input[which] = new
+
+
+def extended(
+    root: Path,
+    artifacts: Sequence[Artifact],
+    places: UnetPlaces,
+    extensions: Sequence[str],
+    sizes: Mapping[str, int],
+) -> Iterator[tuple[Artifact, bytes]]:
+    """A graph of the U-Net, or the graphs of its chain, with the inputs of an extension.
+
+    Args:
+        root: the package.
+        artifacts: all graphs of one variant, in order.
+        places: of the U-Net.
+        extensions: ``control``.
+        sizes: reference values of free dimensions, for memory estimates.
+
+    Yields:
+        The description of each new graph and its bytes.
+
+    Raises:
+        PackageInvalid: a graph is not built as sdlite builds them.
+    """
+    graphs = [
+        _Graph(artifact, onnx.load(str(root / artifact.graph), load_external_data=False))
+        for artifact in artifacts
+    ]
+    if CONTROL in extensions:
+        _add_residuals(graphs, places)
+    # Whoever calls holds all that is fed until the whole chain is done.
+    fed = sum(spec_bytes(spec, sizes) for graph in graphs for spec in graph.added)
+    for graph in graphs:
+        yield _finished(graph, extensions, fed)
+
+
+def _add_residuals(graphs: Sequence[_Graph], places: UnetPlaces) -> None:
+    """Add to every skip where the way up takes it, and to the middle's end where it begins."""
+    joins = [(graph, node) for graph in graphs for node in graph.nodes() if _joins(node)]
+    *down, middle = places.residuals()
+    if len(joins) != len(down):
+        first = graphs[0].artifact
+        raise PackageInvalid(
+            f"{first.graph} joins {len(joins)} skips where its weights say {len(down)}; "
+            "export the model again with this version of sdlite"
+        )
+    for (graph, node), spec in zip(joins, reversed(down), strict=True):
+        graph.add_to(node, 1, spec)
+    graph, node = joins[0]
+    graph.add_to(node, 0, middle)
+
+
+def _joins(node: onnx.NodeProto) -> bool:
+    """Whether a node joins the way up with a skip, along the channels."""
+    if node.op_type != "Concat" or len(node.input) != 2:
+        return False
+    axis = next((item.i for item in node.attribute if item.name == "axis"), None)
+    # SDXL's pooled text and sizes are joined along this axis too.
+    return axis == 1 and node.input[0] != "text_embeds"
+
+
+def _finished(graph: _Graph, extensions: Sequence[str], fed: int) -> tuple[Artifact, bytes]:
+    data = graph.model.SerializeToString(deterministic=True)
+    old = graph.artifact
+    folder, _, name = old.graph.rpartition("/")
+    stem, _, number = name.removesuffix(".onnx").partition("-")
+    file = "-".join(part for part in (stem, *extensions, number) if part)
+    return (
+        replace(
+            old,
+            variant="+".join((old.variant, *extensions)),
+            graph=f"{folder}/{file}.onnx",
+            graph_size=len(data),
+            graph_sha256=hashlib.sha256(data).hexdigest(),
+            inputs=(*old.inputs, *graph.added),
+            activation_bytes=old.activation_bytes + fed,
+        ),
+        data,
+    )
+
+
+def spec_bytes(spec: TensorSpec, sizes: Mapping[str, int]) -> int:
+    """Bytes of one float32 value at reference sizes."""
+    return FLOAT_BYTES * prod(dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape)
+
+
+def _map_shape(channels: int, level: int) -> tuple[int | str, ...]:
+    if level == 0:
+        return "batch", channels, "height", "width"
+    return "batch", channels, f"height_{1 << level}", f"width_{1 << level}"

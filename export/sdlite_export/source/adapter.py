@@ -1,0 +1,183 @@
+"""Read what is added to a model: so far ControlNets, in diffusers' layout and in the original one.
+
+A folder has a ``config.json``; of a single file all numbers are derived from the tensors' shapes.
+The original layout has LDM's names under ``control_model.``, also inside a whole checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from sdlite.errors import SourceError, UnknownFamily
+from sdlite.tensors.base import TensorInfo, Tensors
+from sdlite.types import Array
+from sdlite_export.configs import ControlNetConfig
+from sdlite_export.source.checkpoint import Component, SourceHash, SourceLicence
+from sdlite_export.source.config_reader import ConfigReader
+from sdlite_export.source.diffusers import weight_files
+from sdlite_export.source.diffusers_unet import read_controlnet
+from sdlite_export.source.gather import Found, gather
+from sdlite_export.source.layout import Slot, controlnet_slots
+from sdlite_export.source.ldm import open_tensors, prefixes
+from sdlite_export.source.ldm_config import MAX_LEVELS, Lookup, derive_unet
+
+Kind: TypeAlias = Literal["controlnet"]
+
+LDM_PREFIX = "control_model."
+LDM_MARK = "input_hint_block.0.weight"
+DIFFUSERS_MARK = "controlnet_cond_embedding.conv_in.weight"
+KNOWN = "ControlNets as diffusers folders or files, or in the original layout (control_model.)"
+"""What can be added, for messages."""
+OTHERS = (
+    ("lora_controlnet", "a Control-LoRA, whose weights are differences from a U-Net"),
+    ("task_embedding", "a ControlNet-Union"),
+    ("control_add_embedding.", "a ControlNet-Union"),
+    ("lora_unet_", "a LoRA; no export is needed, draw with --lora FILE"),
+    ("lora_te", "a LoRA; no export is needed, draw with --lora FILE"),
+    ("emb_params", "a textual inversion; no export is needed, draw with --embedding FILE"),
+    ("string_to_param", "a textual inversion; no export is needed, draw with --embedding FILE"),
+    ("model.diffusion_model.", "a whole model; export it without --for"),
+    ("first_stage_model.", "a whole model; export it without --for"),
+)
+"""Starts of tensor names that tell other kinds of file, surest first."""
+
+
+@dataclass(frozen=True)
+class AdapterSource:
+    """An adapter that can be added to a package; its tensors are still on disk."""
+
+    kind: Kind
+    """What it is."""
+    name: str
+    """File or folder name without its path and suffix."""
+    source: Literal["diffusers", "single-file", "ckpt"]
+    """What was opened."""
+    config: ControlNetConfig
+    """Its numbers."""
+    tensors: Tensors
+    """Its weights, with diffusers' names."""
+    licence: SourceLicence
+    """Terms of use, as the source states them."""
+    sha256: SourceHash
+    """Hash over its weight files, when called."""
+
+
+class Finite:
+    """Tensors that are checked as they are read."""
+
+    def __init__(self, where: str, tensors: Tensors) -> None:
+        self._where = where
+        self._tensors = tensors
+
+    def infos(self) -> dict[str, TensorInfo]:
+        """Every tensor's shape and dtype, by name."""
+        return dict(self._tensors.infos())
+
+    def read(self, name: str) -> Array:
+        """Read one; raises ``SourceError`` when some of it is no number."""
+        array = self._tensors.read(name)
+        if not np.isfinite(array).all():
+            raise SourceError(
+                f"{self._where}: tensor {name} has values that are no finite numbers; "
+                "the file is damaged, get it again"
+            )
+        return array
+
+
+def open_adapter(path: Path) -> AdapterSource:
+    """Describe an adapter; no tensor is read.
+
+    Raises ``SourceError``: ``SourceCorrupt`` for a damaged file, ``SourceHostile`` for one that
+    would execute code, ``UnknownFamily`` for a kind or layout that is not known, saying what was
+    seen.
+    """
+    if not path.exists():
+        raise SourceError(f"{path} does not exist; give an adapter's file or diffusers folder")
+    return _from_folder(path) if path.is_dir() else _from_file(path)
+
+
+def _from_folder(folder: Path) -> AdapterSource:
+    from sdlite_export.licence import folder_licence
+
+    if (folder / "model_index.json").is_file():
+        raise UnknownFamily(f"{folder} is a whole model; export it without --for")
+    where = folder / "config.json"
+    kind = ConfigReader(where).data.get("_class_name")
+    if kind != "ControlNetModel":
+        raise UnknownFamily(f"{folder}: {kind!r} cannot be added to a package; known: {KNOWN}")
+    config = read_controlnet(where)
+    files = weight_files(folder, "diffusion_pytorch_model", "diffusion_pytorch_model")
+    found: dict[str, Found] = {}
+    for file in files:
+        tensors = open_tensors(file)[0]
+        found |= {name: Found(tensors, name) for name in tensors.infos()}
+    return AdapterSource(
+        "controlnet",
+        folder.resolve().name,
+        "diffusers",
+        config,
+        _gather(folder.name, controlnet_slots(config), found, lambda slot: slot.name),
+        folder_licence(folder),
+        SourceHash(folder, tuple(files)),
+    )
+
+
+def _from_file(path: Path) -> AdapterSource:
+    from sdlite_export.licence import file_licence
+
+    tensors, metadata, kind = open_tensors(path)
+    names = tensors.infos()
+    inside = any(name.startswith(LDM_PREFIX) for name in names)
+    prefix = LDM_PREFIX if inside else ""
+    found = {
+        name.removeprefix(prefix): Found(tensors, name) for name in names if name.startswith(prefix)
+    }
+    odd = next((label for start, label in OTHERS if any(n.startswith(start) for n in found)), None)
+    original = LDM_MARK in found
+    if odd is not None or not (original or DIFFUSERS_MARK in found):
+        told = f"this is {odd}" if odd else "not a known kind of adapter"
+        raise UnknownFamily(
+            f"{path.name}: {told} (tensor names start with {', '.join(prefixes(names))}). "
+            f"Can be added: {KNOWN}"
+        )
+    lookup = Lookup(found, naming="ldm" if original else "diffusers")
+    config = ControlNetConfig(
+        derive_unet(path.name, lookup, whole=False), _embedding(path.name, lookup, original)
+    )
+    slots = controlnet_slots(config)
+    place: Callable[[Slot], str] = (lambda s: s.ldm) if original else (lambda s: s.name)
+    return AdapterSource(
+        "controlnet",
+        path.stem,
+        kind,
+        config,
+        _gather(path.name, slots, found, place),
+        file_licence(path, metadata),
+        SourceHash(path.parent, (path,)),
+    )
+
+
+def _embedding(where: str, lookup: Lookup, original: bool) -> tuple[int, ...]:
+    """Channels of the convolutions that shrink the picture, every second one.
+
+    The original layout numbers them together with the activations between.
+    """
+    names = ["input_hint_block.0.weight" if original else DIFFUSERS_MARK]
+    while len(names) < MAX_LEVELS and lookup.shape(names[-1]) is not None:
+        index = 2 * len(names) - 1
+        inner = f"controlnet_cond_embedding.blocks.{index}.weight"
+        names.append(f"input_hint_block.{2 * index + 2}.weight" if original else inner)
+    return tuple(lookup.size(where, name) for name in names[:-1])
+
+
+def _gather(
+    where: str, slots: Iterable[Slot], found: dict[str, Found], place: Callable[[Slot], str]
+) -> Tensors:
+    wanted = [(slot.name, place(slot), slot.shape) for slot in slots]
+    component: Component = gather(where, wanted, found)
+    return Finite(where, component)
