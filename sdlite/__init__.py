@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sdlite.api import load
+    from sdlite.controls import Control
     from sdlite.errors import (
         Cancelled,
         EngineError,
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Cancelled",
+    "Control",
     "Edit",
     "EngineError",
     "Hires",
@@ -63,6 +65,7 @@ _HOMES = {
     "Package": "sdlite.package",
     "Pipeline": "sdlite.pipeline",
     "Plan": "sdlite.planner",
+    "Control": "sdlite.controls",
     "Edit": "sdlite.types",
     "Hires": "sdlite.types",
     "LoraUse": "sdlite.loras",

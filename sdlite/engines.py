@@ -26,6 +26,8 @@ MODES: Mapping[str, tuple[str, ...]] = {"openvino": ("normal",)}
 LARGE_BYTES = 100 << 20
 """Weights of a U-Net from which on compiling for OpenVINO is soon paid back: it takes seconds, and
 what it wins is a small part of a second a picture for the model that ships."""
+LEVELS = 8
+"""More resolutions than this no U-Net has."""
 EXACT = frozenset({"text_encoder", "text_encoder_2"})
 """Components that cost next to nothing, so that they are not computed narrowly without need."""
 
@@ -42,15 +44,17 @@ def graphs(
     mode: str,
     others: Sequence[Device],
     variant: str | None = None,
+    extension: str = "",
 ) -> tuple[Device, tuple[Artifact, ...]]:
     """The graph, or chain of graphs, of a component, and the device that reads it.
 
     That is ``device``, or, where it reads no graph there is, the first of ``others`` that does.
-    ``variant`` is the one wanted, instead of the best for the device. Raises ``NoPlan``.
+    ``variant`` is the one wanted, instead of the best for the device; ``extension`` what the graph
+    also takes, the end of its variant. Raises ``NoPlan``.
     """
     for item in (device, *others):
         for name in variants(item.runtime, mode) if variant is None else (variant,):
-            found = package.find(component, name)
+            found = package.find(component, name + extension)
             if found and all(not item.opset or a.opset <= item.opset for a in found):
                 return item, found
     raise NoPlan(
@@ -108,7 +112,12 @@ def precision_for(
 
 
 def dimensions_of(
-    component: str, device: Device, batch: int, size: tuple[int, int], latent: LatentSpace
+    component: str,
+    device: Device,
+    batch: int,
+    size: tuple[int, int],
+    latent: LatentSpace,
+    controlled: bool = False,
 ) -> Mapping[str, int]:
     """Sizes to make static for pictures of ``size``, width and height in pixels.
 
@@ -117,9 +126,16 @@ def dimensions_of(
     if not device.fixed_sizes or component.startswith("text_encoder"):
         return {}
     width, height = size
+    picture = {"image_height": height, "image_width": width}
     if component == "vae_encoder":
-        return {"batch": batch, "image_height": height, "image_width": width}
-    return {"batch": batch, "height": height // latent.factor, "width": width // latent.factor}
+        return {"batch": batch, **picture}
+    sizes = {"batch": batch, "height": height // latent.factor, "width": width // latent.factor}
+    if not controlled:
+        return sizes
+    # What control networks say comes at the size of each level, rounded up.
+    for axis in ("height", "width"):
+        sizes |= {f"{axis}_{1 << n}": -(-sizes[axis] // (1 << n)) for n in range(1, LEVELS)}
+    return sizes | picture
 
 
 def candidates(

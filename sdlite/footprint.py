@@ -71,6 +71,24 @@ def component_bytes(
     return (activations, stored) if mapped else (activations + computed, 0)
 
 
+def run_bytes(parts: Sequence[tuple[str, int, int]], resident: bool) -> tuple[int, int]:
+    """Bytes of a whole run: private ones at their peak, and together with mapped ones.
+
+    Args:
+        parts: component, its private and its mapped bytes.
+        resident: whether all are open together; otherwise those of one phase are.
+    """
+    private: dict[str, int] = {}
+    peaks: dict[str, int] = {}
+    for component, own, mapped in parts:
+        # Control networks are open together with the U-Net.
+        phase = "unet" if "/" in component else component
+        private[phase] = private.get(phase, 0) + own
+        peaks[phase] = peaks.get(phase, 0) + own + mapped
+    join = sum if resident else max
+    return join(private.values()), join(peaks.values())
+
+
 def weight_bytes(
     package: Package, component: str, artifacts: Sequence[Artifact]
 ) -> tuple[int, int]:

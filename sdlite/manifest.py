@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from sdlite import schema
+from sdlite.adapterentry import AdapterEntry, check_adapters
 from sdlite.engine import Artifact
-from sdlite.errors import PackageInvalid, PackageMissing, PackageTooNew, UnknownName
+from sdlite.errors import PackageInvalid, PackageMissing, PackageTooNew
 
 MANIFEST = "sdlite.json"
 VERSION = 3
@@ -25,8 +26,6 @@ MAX_TRAIN_STEPS = 100_000
 MAX_TOKENS = 4096
 FAMILIES = ("sd1", "sd2", "sdxl", "sdxl-refiner")
 """Model families this reader draws."""
-CONTROL = "control"
-"""Ends the variant of a U-Net graph that takes what ControlNets say: ``plain+control``."""
 LATENT_PORTS = {("unet", "sample"), ("vae_decoder", "latent_sample")}
 """Inputs that take latents, by component."""
 PATH_REFUSED = re.compile(r"[\\:\x00-\x1f\ud800-\udfff]")
@@ -182,24 +181,6 @@ class Parity:
 
 
 @dataclass(frozen=True)
-class AdapterEntry:
-    """Something added to the model that has graphs and weights of its own."""
-
-    name: str
-    """What it is called in requests."""
-    kind: Literal["controlnet"]
-    """What it is."""
-    component: str
-    """Its component, ``KIND/NAME``."""
-    source: Source
-    """Where it came from."""
-    licence: Licence
-    """Terms of use."""
-    pooled: bool = False
-    """Whether what a ControlNet says is averaged over the picture."""
-
-
-@dataclass(frozen=True)
 class Manifest:
     """Everything ``sdlite.json`` says."""
 
@@ -240,13 +221,6 @@ class Manifest:
     """Whether an empty negative prompt is zeros instead of the encoders' answer to it (SDXL)."""
     adapters: tuple[AdapterEntry, ...] = ()
     """What was added to it."""
-
-    def adapter(self, name: str) -> AdapterEntry:
-        """An adapter by its name, capitals or not; raises ``UnknownName``."""
-        for entry in self.adapters:
-            if entry.name.casefold() == name.casefold():
-                return entry
-        raise UnknownName("adapter", name, [entry.name for entry in self.adapters])
 
 
 def safe_path(root: Path, relative: str) -> Path:
@@ -313,28 +287,14 @@ def check_manifest(root: Path, manifest: Manifest) -> None:
         for entry in tokenizer.files:
             safe_path(root, entry.path)
     _check_numbers(where, manifest)
-    _check_adapters(where, manifest)
+    components = {artifact.component for artifact in manifest.artifacts}
+    check_adapters(str(where), manifest.adapters, components)
     rows = manifest.latent.preview
     if rows and [len(row) for row in rows] != [3] * (manifest.latent.channels + 1):
         raise PackageInvalid(
             f"{where}: the preview map is not three numbers for each of "
             f"{manifest.latent.channels} channels and the bias"
         )
-
-
-def _check_adapters(where: Path, manifest: Manifest) -> None:
-    components = {artifact.component for artifact in manifest.artifacts}
-    seen = set()
-    for entry in manifest.adapters:
-        if entry.name.casefold() in seen:
-            raise PackageInvalid(f"{where}: two adapters are called {entry.name!r}")
-        seen.add(entry.name.casefold())
-        if entry.component not in components or "/" not in entry.component:
-            raise PackageInvalid(
-                f"{where}: adapter {entry.name!r} has no graphs under {entry.component!r}"
-            )
-        if entry.licence.file is not None:
-            safe_path(where.parent, entry.licence.file.path)
 
 
 def _check_numbers(where: Path, manifest: Manifest) -> None:

@@ -38,6 +38,19 @@ RNG_LABELS = {"cpu": "CPU", "nv": "NV", "numpy": "numpy"}
 """A1111 leaves out its default, GPU, and knows CPU and NV."""
 RESIZE_LABELS = {"stretch": "Just resize", "crop": "Crop and resize", "fill": "Resize and fill"}
 """A1111's names of the ways a picture comes to another size."""
+CONTROL_RESIZES = {
+    "stretch": "Just Resize",
+    "crop": "Crop and Resize",
+    "fill": "Resize and Fill",
+}
+"""The same as A1111's ControlNet extension spells them."""
+CONTROL_LABELS = {
+    "balanced": "Balanced",
+    "prompt": "My prompt is more important",
+    "control": "ControlNet is more important",
+    "guess": "Guess",
+}
+"""Its names of what counts more; it has no guess mode of its own any more."""
 CONTENT_LABELS = {"fill": "fill", "noise": "latent noise", "nothing": "latent nothing"}
 """A1111's names of what painting begins with; ``original`` is left out."""
 SCHEDULE_SUFFIXES = ("Karras", "Exponential", "Polyexponential")
@@ -109,6 +122,7 @@ def infotext(
             "RNG": RNG_LABELS.get(request.rng, request.rng),
             **({} if request.edit is None else _edit_fields(request.edit)),
             **({} if request.hires is None else _hires_fields(request, request.hires)),
+            **_control_fields(request, manifest),
             "Emphasis": request.emphasis if request.emphasis != "Original" else None,
             "Guidance rescale": request.guidance_rescale or None,
             "Guidance interval": _interval(request.guidance_interval),
@@ -167,6 +181,29 @@ def _hires_fields(request: Request, hires: Hires) -> dict[str, str | int | float
         "Hires steps": hires.steps,
         "Hires upscaler": hires.upscaler,
     }
+
+
+def _control_fields(request: Request, manifest: Manifest) -> dict[str, str]:
+    """What A1111's ControlNet extension writes about each unit."""
+    from sdlite.adapterentry import find_adapter
+
+    fields = {}
+    for index, control in enumerate(request.controls):
+        entry = find_adapter(manifest.adapters, control.name)
+        numbers = zip(("Threshold A", "Threshold B"), control.options, strict=False)
+        values = {
+            "Module": control.preprocessor,
+            "Model": f"{entry.name} [{entry.sha256[:8]}]",
+            "Weight": f"{control.weight:g}",
+            "Resize Mode": CONTROL_RESIZES[control.resize],
+            **{label: f"{value:g}" for label, (_, value) in numbers},
+            "Guidance Start": f"{control.start:g}",
+            "Guidance End": f"{control.end:g}",
+            "Pixel Perfect": "True",
+            "Control Mode": CONTROL_LABELS[control.mode],
+        }
+        fields[f"ControlNet {index}"] = ", ".join(f"{k}: {v}" for k, v in values.items())
+    return fields
 
 
 def _sampler_fields(request: Request) -> dict[str, str | int | float | None]:

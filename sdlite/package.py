@@ -64,9 +64,8 @@ class Package:
             yield weights.file
         for tokenizer in manifest.tokenizers:
             yield from tokenizer.files
-        for licence in (manifest.licence, *(entry.licence for entry in manifest.adapters)):
-            if licence.file is not None:
-                yield licence.file
+        if manifest.licence.file is not None:
+            yield manifest.licence.file
 
     def _check(
         self, entry: FileEntry, full: bool, progress: Callable[[int], object] | None = None

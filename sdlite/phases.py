@@ -14,7 +14,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from sdlite.adapters import NOTHING, Adapters, Applied
+from sdlite.calls import Predictor, in_calls_of
 from sdlite.components import Components, Meter
+from sdlite.control.steer import steer
 from sdlite.edit.request import Stage
 from sdlite.edit.start import (
     Start,
@@ -40,7 +42,6 @@ from sdlite.ports import (
     TextFeatures,
     UnetPort,
     guidance_width,
-    in_calls_of,
 )
 from sdlite.recorder import Recorder
 from sdlite.registry import get as get_runtime
@@ -155,7 +156,7 @@ class Phases:
         opened: ExitStack,
         applied: Applied,
     ) -> Encode:
-        """A text encoder that is opened when it is first needed; the one before is done then."""
+        """A text encoder, opened when it is first needed; the one before is done then."""
         port: TextEncoderPort | None = None
         skip = max(request.clip_skip, encoding_of(self._package.manifest).clip_skip)
         words = applied.words(component)
@@ -299,6 +300,7 @@ class Phases:
         with (
             recorder.phase("denoise") as meter,
             self._session("unet", chosen, meter, applied) as session,
+            ExitStack() as opened,
         ):
             told = conditioning.over(sigmas)
             guidance = self.guidance(request)
@@ -310,8 +312,15 @@ class Phases:
             if self._guidance_width:
                 scale = guidance_embedding(float(request.guidance or 1.0), self._guidance_width)
                 told = with_added(told, {GUIDANCE: scale})
+            unet: Predictor = UnetPort(session)
+            if shape.controls:
+
+                def network(name: str) -> Session:
+                    return opened.enter_context(self._session(name, chosen, meter))
+
+                unet, told = steer(session, told, sigmas, request, manifest, chosen, network)
             denoise = denoiser(
-                in_calls_of(chosen.call_batch, UnetPort(session)),
+                in_calls_of(chosen.call_batch, unet),
                 self._levels,
                 manifest.prediction,
                 told,

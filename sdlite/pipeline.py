@@ -15,6 +15,8 @@ from PIL import Image
 
 from sdlite import __version__
 from sdlite.adapters import Applied, hashes_of
+from sdlite.control.steer import components_of
+from sdlite.controls import Control
 from sdlite.edit.request import Stage, stages_of
 from sdlite.errors import RequestError
 from sdlite.ladder import Ladder
@@ -147,6 +149,7 @@ class Pipeline:
             guided=guided,
             prompts=prompts,
             encodes=request.edit is not None or pixels or self._phases.inpaints,
+            controls=components_of(request.controls, self.package.manifest),
         )
 
     def generate(
@@ -167,6 +170,7 @@ class Pipeline:
         hires: Hires | None = None,
         loras: Sequence[LoraUse] = (),
         embeddings: Sequence[Path] = (),
+        controls: Sequence[Control] = (),
         resume: SamplerState | None = None,
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
@@ -190,6 +194,7 @@ class Pipeline:
             hires: a second, larger pass.
             loras: LoRAs beside those the prompt names in tags, ``<lora:name:0.8>``.
             embeddings: files of textual inversions; those in the model folders are known by name.
+            controls: pictures to follow, each read by an adapter that was added to the package.
             resume: a ``Step.state`` of the same whole ``Request``, to go on from there to the bit.
             on_step: called after each step, in the same thread.
             cancel: set from any thread, it ends the job with ``Cancelled`` after the current step.
@@ -223,6 +228,7 @@ class Pipeline:
                 hires=hires,
                 loras=tuple(loras),
                 embeddings=tuple(embeddings),
+                controls=tuple(controls),
             )
         request = complete(request, self.package.manifest)
         with _turn(self._turn, cancel):

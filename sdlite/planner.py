@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sdlite import engines
+from sdlite.adapterentry import CONTROL
 from sdlite.choices import MEMORY_MODES, MOST_TILES
 from sdlite.engine import LoadOptions
 from sdlite.errors import NoPlan, RequestError, UnknownName
-from sdlite.footprint import component_bytes
+from sdlite.footprint import component_bytes, run_bytes
 from sdlite.package import Package
 from sdlite.plans import Budget, Placement, Plan, Preferences, Relief, RequestShape, megabytes
 from sdlite.text.labels import encoding_of
@@ -203,6 +204,7 @@ def _candidate(
 ) -> Plan:
     batches = dict.fromkeys(encoding_of(package.manifest).encoders, 2)
     batches |= {"vae_encoder": 1, "unet": way.call_batch, "vae_decoder": 1}
+    batches |= dict.fromkeys(shape.controls, way.call_batch)
     if not shape.encodes:
         del batches["vae_encoder"]
     placements = tuple(
@@ -220,24 +222,18 @@ def _candidate(
         )
         for component, batch in batches.items()
     )
-    private, peak = _totals(placements, way.resident)
+    parts = [(p.component, p.private_bytes, p.mapped_bytes) for p in placements]
+    private, peak = run_bytes(parts, way.resident)
     return Plan(
         shape=shape,
         memory_mode=mode,
         call_batch=way.call_batch,
         resident=way.resident,
         placements=placements,
-        private_bytes=private,
-        peak_bytes=peak,
+        private_bytes=BASE_BYTES + private,
+        peak_bytes=BASE_BYTES + peak,
         reasons=(),
     )
-
-
-def _totals(placements: Sequence[Placement], resident: bool) -> tuple[int, int]:
-    private = [placement.private_bytes for placement in placements]
-    peaks = [placement.private_bytes + placement.mapped_bytes for placement in placements]
-    join = sum if resident else max
-    return BASE_BYTES + join(private), BASE_BYTES + join(peaks)
 
 
 def _place(
@@ -255,7 +251,9 @@ def _place(
     helpers = [item for item in devices if item.runtime == main.runtime and item.name == "cpu"]
     told = shape.embeddings and component.startswith("text_encoder")
     variant = "embeddings" if told else TILED if tiles > 1 else None
-    device, artifacts = engines.graphs(package, component, main, mode, helpers, variant)
+    steered = component == "unet" and bool(shape.controls)
+    more = f"+{CONTROL}" if steered else ""
+    device, artifacts = engines.graphs(package, component, main, mode, helpers, variant, more)
     size = (shape.width, shape.height)
     upcast = package.manifest.latent.force_upcast
     wished = dict(preferences.relief.precisions).get(component, preferences.precision)
@@ -266,7 +264,9 @@ def _place(
         # Tiles have a size of their own.
         dimensions={}
         if tiles > 1
-        else engines.dimensions_of(component, device, batch, size, package.manifest.latent),
+        else engines.dimensions_of(
+            component, device, batch, size, package.manifest.latent, steered or "/" in component
+        ),
         precision=precision,
         device_memory=budget.max_vram if device.own_memory else None,
         cache=preferences.cache,

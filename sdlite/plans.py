@@ -37,6 +37,8 @@ class RequestShape:
     """Whether the prompts have words whose vectors are not the text encoder's own."""
     replaced: tuple[tuple[str, int], ...] = ()
     """Bytes of weights that replace some of the package's, by component."""
+    controls: tuple[str, ...] = ()
+    """Components of the control networks that are asked beside the U-Net."""
 
 
 @dataclass(frozen=True)

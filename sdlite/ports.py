@@ -7,7 +7,7 @@ read from the session. All of it is settled here; sessions cast dtypes themselve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ NAMES = {
     "noisy": ("sample", "latent_model_input", "x"),
     "timestep": ("timestep", "timesteps", "t"),
     "context": ("encoder_hidden_states", "context"),
+    "hint": ("controlnet_cond",),
     "prediction": ("out_sample", "noise_pred", "sample"),
     "latents": ("latent_sample", "latents", "z"),
     "picture": ("sample", "image", "x"),
@@ -41,6 +42,9 @@ GUIDANCE = "timestep_cond"
 ADDED = ("text_embeds", "time_ids", GUIDANCE)
 """What a U-Net may be told beside time and text, by the graph's names: SDXL's pooled text and
 sizes, and the guidance scale of LCM's."""
+RESIDUALS = ("down_residual_", "mid_residual")
+"""Starts of the names of what ControlNets say to a U-Net: a graph that takes it gets it in
+``added``."""
 CHANNELS = "channels"
 """Among a U-Net's added inputs: latents that are put beside the noisy ones, as more channels."""
 
@@ -214,7 +218,9 @@ class UnetPort:
         self._noisy = _need(session.inputs, "noisy", "U-Net")
         self._timestep = _need(session.inputs, "timestep", "U-Net")
         self._context = _need(session.inputs, "context", "U-Net")
-        added = [spec for spec in session.inputs if spec.name in ADDED]
+        added = [
+            spec for spec in session.inputs if spec.name in ADDED or spec.name.startswith(RESIDUALS)
+        ]
         _refuse_others(session, (self._noisy, self._timestep, self._context, *added), "U-Net")
         self._added = frozenset(spec.name for spec in added)
         self._output = _only(session.outputs, "prediction", "U-Net").name
@@ -284,6 +290,45 @@ class UnetPort:
         return _float32(self._batched.run(feeds, shared)[self._output])
 
 
+class ControlNetPort:
+    """A network that tells the U-Net what a picture shows."""
+
+    def __init__(self, session: Session) -> None:
+        """Bind a session; raises ``PackageInvalid`` when it is no such network."""
+        self._noisy = _need(session.inputs, "noisy", "ControlNet")
+        self._timestep = _need(session.inputs, "timestep", "ControlNet")
+        self._context = _need(session.inputs, "context", "ControlNet")
+        self._hint = _need(session.inputs, "hint", "ControlNet")
+        added = [spec for spec in session.inputs if spec.name in ADDED]
+        known = (self._noisy, self._timestep, self._context, self._hint, *added)
+        _refuse_others(session, known, "ControlNet")
+        self._added = tuple(spec.name for spec in added)
+        self._batched = _Batched(session, self._noisy)
+
+    def residuals(
+        self, x: Float32, timestep: Float32, cond: Cond, hint: Float32
+    ) -> dict[str, Float32]:
+        """What it says.
+
+        Args:
+            x: latents as the U-Net sees them, ``(batch, channels, height, width)``.
+            timestep: ``(batch,)``.
+            cond: what the U-Net is told, of as many items.
+            hint: the picture, ``(1, 3, height, width)`` in pixels, 0 to 1.
+
+        Returns:
+            By the names of the U-Net's inputs, ``(batch, ...)`` each.
+        """
+        feeds: dict[str, Array] = {
+            self._noisy.name: x,
+            self._timestep.name: timestep,
+            self._context.name: cond.context,
+            self._hint.name: np.repeat(hint, len(x), axis=0),
+            **{name: cond.added[name] for name in self._added},
+        }
+        return {name: _float32(value) for name, value in self._batched.run(feeds).items()}
+
+
 class DecoderPort:
     """Latents to pictures."""
 
@@ -328,15 +373,3 @@ class EncoderPort:
 
 def _float32(value: Array) -> Float32:
     return value.astype(np.float32, copy=False)
-
-
-def in_calls_of(most: int, port: UnetPort) -> Callable[[Float32, Float32, Cond], Float32]:
-    """The U-Net in calls of at most ``most`` items."""
-
-    def predict(x: Float32, timestep: Float32, cond: Cond) -> Float32:
-        if len(x) <= most:
-            return port.predict(x, timestep, cond.context, cond.added)
-        pieces = [slice(start, start + most) for start in range(0, len(x), most)]
-        return np.concatenate([predict(x[p], timestep[p], cond.take(p)) for p in pieces])
-
-    return predict

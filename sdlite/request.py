@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sdlite.choices import find_emphasis, find_rng
+from sdlite.control.hints import complete_controls
 from sdlite.edit.request import MAX_STEPS, complete_edit, complete_hires, stages_of
 from sdlite.errors import RequestError
 from sdlite.loras import LoraUse
@@ -103,6 +104,7 @@ def complete(request: Request, manifest: Manifest) -> Request:
                 "e.g. 0.3 to 5.4"
             )
     _check_loras(request.loras)
+    controls = complete_controls(request.controls, manifest)
     sampler_name = defaults.sampler if request.sampler is None else request.sampler
     schedule_name = request.schedule
     if schedule_name is None and request.sampler is None:
@@ -123,6 +125,7 @@ def complete(request: Request, manifest: Manifest) -> Request:
         rng=find_rng(request.rng),
         emphasis=find_emphasis(request.emphasis),
         guidance_rescale=rescale,
+        controls=controls,
     )
     full = complete_hires(full, factor)
     for stage in stages_of(full)[1:]:

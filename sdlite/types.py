@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL.Image import Image
 
+from sdlite.controls import Control
 from sdlite.loras import LoraUse
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -335,6 +336,8 @@ class Request:
     """LoRAs beside those the prompt names in tags."""
     embeddings: tuple[Path, ...] = ()
     """Textual inversions to know by name, beside those in the model folders."""
+    controls: tuple[Control, ...] = ()
+    """Pictures to follow, each read by an adapter of the package."""
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdlite import memory
+from sdlite.adapterentry import CONTROL, AdapterEntry
 from sdlite.destination import check_replaceable, package_folder
 from sdlite.engine import Artifact
 from sdlite.errors import RequestError, UnknownName
 from sdlite.manifest import (
-    CONTROL,
     VERSION,
-    AdapterEntry,
     Manifest,
-    Source,
     WeightFile,
     least_reader,
 )
@@ -38,7 +36,6 @@ from sdlite_export.export import (
     GRAPH_ALLOWANCE,
     PRECISIONS,
     Progress,
-    store_licence,
     write_manifest,
 )
 from sdlite_export.source.adapter import AdapterSource, open_adapter
@@ -168,13 +165,13 @@ def _add(
     )
     artifacts = [*manifest.artifacts, *write_graphs(plan, folder, precision, sizes)]
     artifacts += _extended(package, manifest, places, EXTENSIONS[adapter.kind], folder, sizes)
-    licence = store_licence(adapter.licence, folder, f"{component}/LICENSE.txt")
     added = AdapterEntry(
         name=name,
         kind=adapter.kind,
         component=component,
-        source=Source(adapter.source, adapter.name, adapter.sha256()),
-        licence=licence,
+        source=adapter.name,
+        sha256=adapter.sha256(),
+        licence=adapter.licence.id,
         pooled=adapter.config.pooled,
     )
     new = replace(

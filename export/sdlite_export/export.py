@@ -37,7 +37,7 @@ from sdlite_export.emit.components import (
     reference_sizes,
     write_graphs,
 )
-from sdlite_export.source import Checkpoint, Prediction, SourceLicence, open_source
+from sdlite_export.source import Checkpoint, Prediction, open_source
 from sdlite_export.verify import verify_package
 from sdlite_export.weights import write_weights
 
@@ -202,7 +202,7 @@ def write_package(
         latent=latent,
         tokenizers=_tokenizers(checkpoint, folder),
         defaults=defaults,
-        licence=store_licence(checkpoint.licence, folder, "LICENSE.txt"),
+        licence=_licence(checkpoint, folder),
         source=source,
         exporter=__version__,
         artifacts=tuple(artifacts),
@@ -265,8 +265,8 @@ def _tokenizers(checkpoint: Checkpoint, folder: Path) -> tuple[Tokenizer, ...]:
     return tuple(made)
 
 
-def store_licence(licence: SourceLicence, folder: Path, relative: str) -> Licence:
-    """Write the licence text, where the source had one, and say what the manifest says of it."""
+def _licence(checkpoint: Checkpoint, folder: Path) -> Licence:
+    licence = checkpoint.licence
     if licence.text is None:
         return Licence(licence.id)
-    return Licence(licence.id, _store(folder, relative, licence.text.encode()))
+    return Licence(licence.id, _store(folder, "LICENSE.txt", licence.text.encode()))

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdlite import __version__, home
+from sdlite.cli.controls import NAMES as CONTROLS
+from sdlite.cli.controls import read_controls
 from sdlite.cli.describe import describe_picture, describe_plan
 from sdlite.cli.edge import INTERRUPTED, tell
 from sdlite.cli.interrupt import Job
@@ -29,6 +31,7 @@ from sdlite.output import Destination, destination
 from sdlite.settings import find_option
 
 if TYPE_CHECKING:
+    from sdlite.controls import Control
     from sdlite.loras import LoraUse
     from sdlite.pipeline import Pipeline
     from sdlite.types import Request, Result, Step
@@ -37,7 +40,7 @@ log = logging.getLogger("sdlite.cli")
 
 SEEDS = 2**64
 FLAGS = ("metadata", "overwrite", "preview", "progress", "quiet", "as_json")
-LISTS = ("styles", "loras", "embeddings")
+LISTS = ("styles", "loras", "embeddings", *CONTROLS)
 """Options that are no settings with a value; ``LISTS`` may be given several times."""
 
 Change = Callable[["Request", "Pipeline"], "Request"]
@@ -77,6 +80,8 @@ class DrawingOptions:
     """LoRAs to apply."""
     embeddings: tuple[Path, ...]
     """Files of embeddings."""
+    controls: tuple[Control, ...]
+    """Pictures to follow."""
     beside: Path
     """The folder of the settings file."""
 
@@ -91,6 +96,7 @@ class DrawingOptions:
         flags["styles"] = given["styles"]
         flags["loras"] = read_loras(given["loras"], given["lora_weight"])
         flags["embeddings"] = read_embeddings(given["embeddings"])
+        flags["controls"] = read_controls({name: given[name] for name in CONTROLS})
         plain = (*FLAGS, *LISTS, "lora_weight")
         chosen = {
             name: values.get(name, text).value for name, text in given.items() if name not in plain
@@ -132,6 +138,7 @@ def draw(
         settings=chosen,
         loras=options.loras,
         embeddings=options.embeddings,
+        controls=options.controls,
         target=destination(
             chosen["output"],
             len(prompts) * chosen["images"],
@@ -200,6 +207,8 @@ class Drawing:
     """LoRAs to apply."""
     embeddings: tuple[Path, ...]
     """Files of embeddings."""
+    controls: tuple[Control, ...]
+    """Pictures to follow."""
     target: Destination
     """Where to write."""
     metadata: bool
@@ -334,6 +343,7 @@ class Drawing:
                     guidance_interval=chosen["guidance_interval"],
                     loras=self.loras,
                     embeddings=self.embeddings,
+                    controls=self.controls,
                     variation_strength=chosen["variation_strength"],
                     variation_seed=(variation + index) % SEEDS if varied else -1,
                     seed_resize=chosen["seed_resize"],

@@ -41,6 +41,12 @@ PREDICTIONS = ("epsilon", "v_prediction")
     metavar="NAME",
     help="What the U-Net predicts: epsilon or v_prediction. Default: as SOURCE says or seems.",
 )
+@click.option(
+    "--for",
+    "package",
+    metavar="MODEL",
+    help="SOURCE is a ControlNet: add it to this model, or with DEST to a copy of it.",
+)
 @click.option("--progress/--no-progress", default=None, help="Show a bar. Default: in a terminal.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object: path, sizes, seconds."
@@ -54,6 +60,7 @@ def export(
     force: bool,
     name: str | None,
     prediction: str | None,
+    package: str | None,
     progress: bool | None,
     as_json: bool,
 ) -> None:
@@ -65,14 +72,25 @@ def export(
     becomes one .onnx file for sdlite upscale and --hires-upscaler.
     Nothing in SOURCE is executed. If the export fails or is interrupted, nothing is left of it.
 
+    With --for, SOURCE is a ControlNet, as a file or a diffusers folder, that is added to a model
+    that was exported before; --name is what --control calls it.
+
     \b
     Examples:
       sdlite export dream.safetensors
       sdlite generate --model dream "a castle on a hill"
       sdlite export dream.safetensors /big/disk/dream --precision fp32
+      sdlite export control_canny.safetensors --for dream --name canny
       sdlite export RealESRGAN_x4plus.pth
     """
     path = Path(source)
+    if package is not None:
+        added = add_one(path, package, dest, precision, force, wanted(progress), name, prediction)
+        if as_json:
+            click.echo(json.dumps(described(added), indent=1))
+        else:
+            tell_added(added)
+        return
     if is_upscaler(path):
         if prediction is not None:
             raise RequestError(f"{path.name} is an upscaler; --prediction is about checkpoints")
@@ -151,6 +169,44 @@ def export_one(
             prediction=prediction,
             progress=bar.set,
         )
+
+
+def add_one(
+    source: Path,
+    package: str,
+    dest: str | None,
+    precision: str,
+    force: bool,
+    shown: bool,
+    name: str | None,
+    prediction: str | None,
+) -> Any:
+    """Add an adapter to a package with a bar; returns the ``AdapterReport``."""
+    exported = choice(PRECISIONS)("--precision", precision)
+    if prediction is not None:
+        raise RequestError("--prediction is the model's, it says nothing of what --for adds to it")
+    part = export_part("adapters")
+    target = None if dest is None else Path(dest)
+    with ByteBar(None, shown) as bar:
+        return part.add_adapter(
+            source,
+            home.find_model(package),
+            target,
+            precision=exported,
+            name=name,
+            force=force,
+            progress=bar.set,
+        )
+
+
+def tell_added(report: Any) -> None:
+    """The package's path on standard output, the rest on standard error."""
+    click.echo(str(report.path))
+    tell(
+        f"{report.kind} {report.name}: {readable(report.size)} in {report.precision}, "
+        f"{report.seconds:.1f} s, licence {report.licence}; draw with --control {report.name} "
+        "--control-image FILE"
+    )
 
 
 def described(report: Any) -> dict[str, object]:

@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from sdlite import home, settings
 from sdlite.choices import COMPUTE_PRECISIONS, EMPHASES, MEMORY_MODES, RNGS
+from sdlite.cli.controls import control_options
 from sdlite.cli.loras import lora_options
 from sdlite.errors import SdliteError
 from sdlite.output import FORMATS
@@ -206,6 +207,7 @@ _PICTURES = (
         help="Know a textual inversion by its file's name in prompts; those in the model folders "
         "are known anyway. May be given several times.",
     ),
+    control_options,
 )
 """What is drawn."""
 _RUNNING = (

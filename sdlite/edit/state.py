@@ -31,7 +31,9 @@ MAX_BYTES = 4 << 30
 """Most bytes a state may unpack to."""
 HISTORY = "history:"
 PICTURES = ("image", "mask")
-"""Pictures of an edit."""
+"""Pictures of an edit, and of a control."""
+CONTROL = "control:"
+"""Begins the name of a control's picture, its number follows."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,23 @@ def pack_request(request: Request) -> tuple[dict[str, Any], dict[str, Image.Imag
             picture = job["edit"].pop(name, None)
             if picture is not None:
                 pictures[name] = picture
+    for index, control in enumerate(job.get("controls", ())):
+        for name in PICTURES:
+            picture = control.pop(name, None)
+            if picture is not None:
+                pictures[f"{CONTROL}{index}:{name}"] = picture
     return job, pictures
 
 
 def unpack_request(job: dict[str, Any], pictures: Mapping[str, Image.Image]) -> Request:
     """The request of ``pack_request``; raises ``KeyError`` or ``ValueError`` for what is none."""
-    if pictures:
-        job = {**job, "edit": {**job["edit"], **pictures}}
+    job = {**job, "controls": [dict(control) for control in job.get("controls", ())]}
+    for place, picture in pictures.items():
+        if place.startswith(CONTROL):
+            index, _, name = place.removeprefix(CONTROL).partition(":")
+            job["controls"][int(index)][name] = picture
+        else:
+            job["edit"] = {**job["edit"], place: picture}
     return schema.decode(Request, job)
 
 
@@ -163,8 +175,8 @@ def load_state(path: Path) -> Saved:
         )
     pictures = {
         name: open_picture(arrays.pop(name).tobytes(), f"{name} in {path}")
-        for name in PICTURES
-        if name in arrays
+        for name in list(arrays)
+        if name in PICTURES or name.startswith(CONTROL)
     }
     try:
         state = SamplerState(

@@ -23,8 +23,8 @@ ENGINES = ("onnxruntime", "openvino", "coremltools")
 
 # docs/design.md draws these layers; a module may import its own layer and those before it.
 LAYERS = (
-    ("errors", "loras", "types", "choices"),
-    ("schema", "engine", "tensors"),
+    ("errors", "loras", "controls", "types", "choices"),
+    ("schema", "engine", "tensors", "adapterentry"),
     ("manifest",),
     ("package", "noise"),
     (
@@ -35,6 +35,7 @@ LAYERS = (
         "chain",
         "tiles",
         "ports",
+        "calls",
         "onnxfile",
         "foreign",
         "compilecache",
@@ -49,6 +50,7 @@ LAYERS = (
         "ladder",
         "planner",
         "request",
+        "control",
         "edit",
         "components",
         "recorder",
@@ -67,7 +69,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ALLOWED_TO_RUNTIMES = {"engine", "types", "errors", "onnxfile", "hardware", "compilecache"}
 ALLOWED_TO_EXPORT = {"manifest", "package", "types", "errors", "engine", "schema"}
-ALLOWED_TO_EXPORT |= {"foreign", "memory", "noise", "onnxfile", "tensors", "destination"}
+ALLOWED_TO_EXPORT |= {"adapterentry", "foreign", "memory", "noise", "onnxfile", "tensors"}
+ALLOWED_TO_EXPORT |= {"destination"}
 ALLOWED_TO_VERIFY = ALLOWED_TO_EXPORT | {"registry", "chain"}
 """Comparing graphs needs an engine: only there, and through the registry."""
 

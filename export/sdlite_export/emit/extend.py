@@ -15,9 +15,10 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
+from sdlite.adapterentry import CONTROL
 from sdlite.engine import Artifact, TensorSpec
 from sdlite.errors import PackageInvalid
-from sdlite.manifest import CONTROL, WeightFile
+from sdlite.manifest import WeightFile
 from sdlite_export.architectures.controlnet import MIDDLE, RESIDUAL
 from sdlite_export.emit.proto import TYPES
 

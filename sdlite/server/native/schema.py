@@ -11,6 +11,7 @@ from sdlite.server.limits import Limits
 from sdlite.server.pictures import read_picture
 
 if TYPE_CHECKING:
+    from sdlite.controls import Control
     from sdlite.loras import LoraUse
     from sdlite.outpaint import Margins
     from sdlite.types import Request
@@ -74,6 +75,22 @@ class LoraBody(Strict):
     text_encoder: float | None = None
 
 
+class ControlBody(Strict):
+    """``sdlite.Control``; pictures are base64, preprocessors those that are built in."""
+
+    name: str
+    image: str
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    mode: str = "balanced"
+    preprocessor: str = "none"
+    options: dict[str, float] = Field(default_factory=dict, max_length=8)
+    resize: str = "crop"
+    mask: str | None = None
+    layers: list[float] = Field(default_factory=list, max_length=64)
+
+
 class JobBody(Strict):
     """``POST /api/v1/jobs`` and ``/api/v1/plan``: ``sdlite.Request`` and the model."""
 
@@ -107,6 +124,7 @@ class JobBody(Strict):
     hires: HiresBody | None = None
     outpaint: MarginsBody | None = None
     loras: list[LoraBody] = Field(default_factory=list, max_length=32)
+    controls: list[ControlBody] = Field(default_factory=list, max_length=8)
 
 
 def uses(loras: Sequence[LoraBody]) -> tuple[LoraUse, ...]:
@@ -116,14 +134,31 @@ def uses(loras: Sequence[LoraBody]) -> tuple[LoraUse, ...]:
     return tuple(LoraUse(item.name, item.unet, item.text_encoder) for item in loras)
 
 
+def read_control(body: ControlBody, limits: Limits, where: str) -> Control:
+    """A control as requests have it; a preprocessor is never a file of this machine."""
+    from sdlite.control.preprocess import find_preprocessor
+    from sdlite.controls import Control
+
+    fields: dict[str, Any] = body.model_dump()
+    fields["preprocessor"] = find_preprocessor(body.preprocessor).name
+    fields["image"] = read_picture(body.image, limits, f"{where}.image")
+    if body.mask is not None:
+        fields["mask"] = read_picture(body.mask, limits, f"{where}.mask")
+    fields |= {"options": tuple(body.options.items()), "layers": tuple(body.layers)}
+    return Control(**fields)
+
+
 def read_request(body: JobBody, limits: Limits) -> Request:
     """The request of a body; decodes pictures, so call it in a thread."""
     from sdlite.types import Edit, Hires, Request
 
     fields: dict[str, Any] = body.model_dump(
-        exclude={"model", "edit", "hires", "loras", "outpaint"}
+        exclude={"model", "edit", "hires", "loras", "controls", "outpaint"}
     )
     fields["loras"] = uses(body.loras)
+    fields["controls"] = tuple(
+        read_control(item, limits, f"controls[{index}]") for index, item in enumerate(body.controls)
+    )
     if body.sigmas is not None:
         fields["sigmas"] = tuple(body.sigmas)
     if body.edit is not None:

@@ -1,0 +1,68 @@
+"""Control networks opened beside a U-Net for one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sdlite.adapterentry import find_adapter
+from sdlite.calls import Predictor
+from sdlite.control.hints import hint_of
+from sdlite.control.network import ControlledUnet, Network, residual_specs
+from sdlite.control.scales import layer_scales, with_scales
+from sdlite.controls import Control
+from sdlite.engine import Session
+from sdlite.manifest import Manifest
+from sdlite.plans import Plan
+from sdlite.ports import ControlNetPort, UnetPort
+from sdlite.types import Conditions, Float32, Request
+
+
+def components_of(controls: Sequence[Control], manifest: Manifest) -> tuple[str, ...]:
+    """Components of the networks that completed controls need, each once."""
+    return tuple(
+        dict.fromkeys(
+            find_adapter(manifest.adapters, control.name).component for control in acting(controls)
+        )
+    )
+
+
+def acting(controls: Sequence[Control]) -> tuple[Control, ...]:
+    """Those that are not turned off by a weight of 0."""
+    return tuple(control for control in controls if control.weight != 0)
+
+
+def steer(
+    session: Session,
+    conditions: Conditions,
+    sigmas: Float32,
+    request: Request,
+    manifest: Manifest,
+    chosen: Plan,
+    open_network: Callable[[str], Session],
+) -> tuple[Predictor, Conditions]:
+    """A U-Net that follows pictures, and what it is told.
+
+    Args:
+        session: a graph of the U-Net that takes what control networks say.
+        conditions: what is drawn at a noise level.
+        sigmas: levels of the run, n+1 entries.
+        request: completed.
+        manifest: of the package.
+        chosen: the plan of the run.
+        open_network: opens a component for the time of the run.
+    """
+    unet, shape = chosen.placement("unet"), chosen.shape
+    # The package's own description: a session may have fixed its sizes.
+    specs = residual_specs([spec for artifact in unet.artifacts for spec in artifact.inputs])
+    controls = acting(request.controls)
+    networks, scales = [], []
+    for control in controls:
+        entry = find_adapter(manifest.adapters, control.name)
+        port = ControlNetPort(open_network(entry.component))
+        hint = hint_of(control, (shape.width, shape.height), unet.device)
+        networks.append(Network(port, hint, entry.pooled))
+        scales.append(layer_scales(control, len(specs), entry.pooled))
+    return (
+        ControlledUnet(UnetPort(session), networks, specs),
+        with_scales(conditions, sigmas, controls, scales),
+    )

@@ -1,0 +1,144 @@
+"""Whole pictures that follow pictures: our package against diffusers' pipelines, tiny and random.
+
+As in ``test_family_end_to_end`` the two share weights, sigmas and the first noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    ControlNetModel,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLPipeline,
+)
+from PIL import Image
+from sdlite_export.adapters import add_adapter
+from sdlite_export.configs import ControlNetConfig
+from sdlite_export.export import export_package
+
+import sdlite
+from sdlite.sampling import NoiseLevels, sigmas_for
+from tests.families import FAMILIES
+from tests.tiny import Tiny, make_tiny_checkpoint, make_tiny_controlnet
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+LEAST_DB = 50.0
+STEPS, SEED, SIDE = 8, 7, 64
+PROMPT, NEGATIVE = "a red circle on blue", "square"
+CASES = {
+    # Family, settings of each control, further arguments of diffusers' call.
+    "sd1": ("sd1", [{}], {}),
+    "weight": ("sd1", [{"weight": 0.6}], {"controlnet_conditioning_scale": 0.6}),
+    "start and end": (
+        "sd1",
+        [{"start": 0.2, "end": 0.7}],
+        {"control_guidance_start": 0.2, "control_guidance_end": 0.7},
+    ),
+    "guess": ("sd1", [{"mode": "guess"}], {"guess_mode": True}),
+    "two": (
+        "sd1",
+        [{"weight": 0.7}, {"weight": 0.5}],
+        {"controlnet_conditioning_scale": [0.7, 0.5]},
+    ),
+    "pooled": ("sd1", [{}], {}),
+    "sd2": ("sd2 v", [{}], {}),
+    "sdxl": ("sdxl", [{"weight": 0.8}], {"controlnet_conditioning_scale": 0.8}),
+}
+
+
+def tiny(family):
+    return Tiny() if family == "sd1" else FAMILIES[family]
+
+
+def picture(seed):
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+
+
+def theirs(source, networks, more, pictures, sigmas, times):
+    xl = (source / "text_encoder_2").is_dir()
+    base = (StableDiffusionXLPipeline if xl else StableDiffusionPipeline).from_pretrained(
+        source, torch_dtype=torch.float32
+    )
+    controls = [ControlNetModel.from_pretrained(folder) for folder in networks]
+    kind = StableDiffusionXLControlNetPipeline if xl else StableDiffusionControlNetPipeline
+    several = len(controls) > 1
+    parts = dict(base.components)
+    pipe = kind(
+        **parts,
+        controlnet=controls if several else controls[0],
+        **({} if xl else {"requires_safety_checker": False}),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    scheduler = pipe.scheduler
+    usual = scheduler.set_timesteps
+
+    def set_timesteps(*args, **kwargs):
+        usual(*args, **kwargs)
+        scheduler.sigmas = torch.from_numpy(sigmas.copy())
+        scheduler.timesteps = torch.from_numpy(times.copy())
+
+    scheduler.set_timesteps = set_timesteps
+    return pipe(
+        PROMPT,
+        negative_prompt=NEGATIVE,
+        image=pictures if several else pictures[0],
+        num_inference_steps=len(times),
+        guidance_scale=5.0,
+        height=SIDE,
+        width=SIDE,
+        generator=torch.Generator("cpu").manual_seed(SEED),
+        output_type="np",
+        **more,
+    ).images[0]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_picture_is_diffusers_picture(tmp_path, case):
+    family, settings, more = CASES[case]
+    model = tiny(family)
+    source = make_tiny_checkpoint(tmp_path / "source", model)
+    package = tmp_path / "package"
+    export_package(source, package, precision="fp32")
+    config = ControlNetConfig(model.unet, (4, 4, 8, 8), pooled=case == "pooled")
+    networks = []
+    for number in range(len(settings)):
+        folder = make_tiny_controlnet(tmp_path / f"net{number}", config, seed=30 + number)
+        networks.append(folder)
+        add_adapter(folder, package, precision="fp32")
+    pictures = [picture(number) for number in range(len(settings))]
+    drawn = {"width": SIDE, "height": SIDE, "seed": SEED, "steps": STEPS, "guidance": 5.0}
+    drawn |= {"negative_prompt": NEGATIVE, "sampler": "Euler", "schedule": "SGM Uniform"}
+    with sdlite.load(package) as ours:
+        levels = NoiseLevels.from_table(ours.package.manifest.noise)
+        controls = [
+            replace(sdlite.Control(f"net{number}", pictures[number]), **setting)
+            for number, setting in enumerate(settings)
+        ]
+        result = ours.generate(PROMPT, controls=controls, **drawn)
+        without = ours.generate(PROMPT, **drawn)
+    sigmas = sigmas_for("SGM Uniform", levels, STEPS, "Euler")
+    times = np.array([levels.sigma_to_timestep(float(s)) for s in sigmas[:-1]], np.float32)
+    reference = (theirs(source, networks, more, pictures, sigmas, times) * 255).round()
+    assert reference.std() > 5, "nothing was drawn, so nothing was compared"
+    changed = psnr(np.asarray(without.images[0], np.float64), reference)
+    decibels = psnr(np.asarray(result.images[0], np.float64), reference)
+    print(f"{case}: {decibels:.1f} dB, without the control {changed:.1f} dB")
+    assert changed < LEAST_DB - 10, "the control changed nothing, so nothing was compared"
+    assert decibels >= LEAST_DB
+
+
+def psnr(ours, reference):
+    return 10 * np.log10(255.0**2 / max(float(np.mean((reference - ours) ** 2)), 1e-20))
