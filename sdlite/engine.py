@@ -44,7 +44,8 @@ class Artifact:
     format: str
     """``onnx`` (later ``openvino``, ``coreml``)."""
     variant: str
-    """``plain``, ``fused``, ``embeddings`` or ``segment``."""
+    """``plain``, ``fused``, ``segment``, ``embeddings`` ...; ``+control`` ends those that also take
+    what ControlNets say."""
     precision: str
     """Precision of the stored weights: ``fp32`` or ``fp16``."""
     graph: str

@@ -277,8 +277,7 @@ class Phases:
             resume: a ``Step.state`` of this run to go on from.
             applied: LoRAs.
         """
-        manifest = self._package.manifest
-        shape = chosen.shape
+        manifest, shape = self._package.manifest, chosen.shape
         sampler, schedule = resolve(str(request.sampler), request.schedule)
         sdxl = manifest.family.startswith("sdxl")
         count = request.steps or 1
@@ -305,8 +304,8 @@ class Phases:
             told = conditioning.over(sigmas)
             guidance = self.guidance(request)
             if start.channels is not None and manifest.task == "edit":
-                image_guidance = request.edit.image_guidance if request.edit else 1.0
-                told = with_picture(told, start.channels, guidance, image_guidance)
+                strength = request.edit.image_guidance if request.edit else 1.0
+                told = with_picture(told, start.channels, guidance, strength)
             elif start.channels is not None:
                 told = with_added(told, {CHANNELS: start.channels})
             if self._guidance_width:
@@ -330,26 +329,25 @@ class Phases:
                 factor=sampler.guidance_factor,
                 consistency=sampler.consistency,
             )
+            highest = float(sigmas[0])
             if start.drawn:
                 # diffusers' order: the first noise was the encoder's, the second is the run's.
                 source = self._first_noise(request, chosen)
                 source.seek(1)
-                drawn = source(float(sigmas[0]), float(sigmas[0]))
+                drawn = source(highest, highest)
                 noise.seek(2)
             else:
-                drawn = noise(float(sigmas[0]), float(sigmas[0]))
+                drawn = noise(highest, highest)
             first, clean = starting_latents(start, sampler, drawn, sigmas)
             if clean is not None and start.mask is not None:
-                blind = float(sigmas[0]) if start.pure else math.inf
+                blind = highest if start.pure else math.inf
                 denoise = keeping(denoise, clean, start.mask, blind)
             run = sampler.bind(self._levels, options_of(request))
-            steps = run(denoise, first, sigmas, noise, resume)
             check_cancel(cancel)
-            for step in steps:
+            for step in run(denoise, first, sigmas, noise, resume):
                 if not np.isfinite(step.x).all():
-                    raise self._failed(
-                        chosen, "unet", f"latents are not finite after step {step.index + 1}"
-                    )
+                    reason = f"latents are not finite after step {step.index + 1}"
+                    raise self._failed(chosen, "unet", reason)
                 if step.index + 1 == step.total:
                     x = final_latents(sampler, step.x, sigmas)
                     step = replace(step, x=x, state=replace(step.state, x=x))
@@ -371,7 +369,7 @@ class Phases:
             self._session("vae_decoder", chosen, meter) as session,
         ):
             decoder = DecoderPort(session)
-            # One picture a call: the decoder's activations are the largest of the whole run.
+            # One picture a call: the decoder's activations are the largest of a run.
             for index in range(len(latents)):
                 check_cancel(cancel)
                 pixels = decoder.decode(latents[index : index + 1] / scale)

@@ -93,7 +93,7 @@ def _fed(picture: Image.Image, numbers: Mapping[str, float]) -> Array:
     pixels = np.asarray(picture.convert("RGB"), np.float32) / np.float32(255)
     mean, deviation = np.float32(numbers["mean"]), np.float32(numbers["deviation"])
     if numbers["imagenet"]:
-        pixels = (pixels - np.float32(MEAN)) / np.float32(DEVIATION)
+        pixels = (pixels - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
     else:
         pixels = (pixels - mean) / deviation
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)

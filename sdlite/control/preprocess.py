@@ -97,8 +97,8 @@ def _landscape(
     wide = (width + 2 * cell, height + 2 * cell)
     noise = Image.fromarray(small).resize(wide, Image.Resampling.BICUBIC)
     values = np.asarray(noise, np.float64)[cell : cell + height, cell : cell + width]
-    values = values - values.min()
-    return values / max(float(values.max()), 1e-9)
+    low = float(values.min())
+    return np.asarray((values - low) / max(float(values.max()) - low, 1e-9))
 
 
 def _sampled(pixels: Pixels, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Pixels:
@@ -109,7 +109,7 @@ def _sampled(pixels: Pixels, x: npt.NDArray[np.float64], y: npt.NDArray[np.float
     across, down = (x - left)[..., None], (y - top)[..., None]
     above = pixels[top, left] * (1 - across) + pixels[top, right] * across
     below = pixels[bottom, left] * (1 - across) + pixels[bottom, right] * across
-    return np.rint(above * (1 - down) + below * down).astype(np.uint8)
+    return np.asarray(np.rint(above * (1 - down) + below * down), np.uint8)
 
 
 def _invert(image: Image.Image, numbers: Mapping[str, float]) -> Image.Image:
@@ -135,7 +135,7 @@ def _blurred(image: Image.Image, deviation: float) -> npt.NDArray[np.float64]:
         values = sum(
             weight * np.take(wide, range(start, start + size), axis=axis)
             for start, weight in enumerate(kernel.tolist())
-        )  # type: ignore[assignment]
+        )
     return values
 
 

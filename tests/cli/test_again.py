@@ -140,7 +140,11 @@ def test_what_cannot_be_repeated_is_named(run: Run) -> None:
         (A1111, ["--change", "steps"], "is not KEY=VALUE"),
         (A1111, ["--change", "step=3"], "Did you mean 'steps'?"),
         (A1111, ["--change", "steps=0"], "--change steps '0' is not a whole number"),
-        (A1111, ["--change", "strength=0.5", "--change", "clip-skip=1"], "there is no strength to change"),
+        (
+            A1111,
+            ["--change", "strength=0.5", "--change", "clip-skip=1"],
+            "there is no strength to change",
+        ),
         (A1111, ["--image", "a.png", "--change", "clip-skip=1"], "not made from another one"),
     ],
 )

@@ -92,7 +92,7 @@ def read_unet(path: Path) -> UnetConfig:
 def read_controlnet(path: Path) -> ControlNetConfig:
     """A ControlNet's numbers; raises ``UnknownFamily`` for features beyond the families."""
     reader = ConfigReader(path)
-    reader.refuse(UNET_FIXED | CONTROL_FIXED, UNET_READ | UNET_HARMLESS | CONTROL_READ)
+    reader.refuse({**UNET_FIXED, **CONTROL_FIXED}, UNET_READ | UNET_HARMLESS | CONTROL_READ)
     return ControlNetConfig(
         _numbers(reader, whole=False),
         reader.sizes("conditioning_embedding_out_channels", default=[16, 32, 96, 256]),
