@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -313,11 +313,8 @@ class Phases:
                 told = with_added(told, {GUIDANCE: scale})
             unet: Predictor = UnetPort(session)
             if shape.controls:
-
-                def network(name: str) -> Session:
-                    return opened.enter_context(self._session(name, chosen, meter))
-
-                unet, told = steer(session, told, sigmas, request, manifest, chosen, network)
+                use = partial(self._session, chosen=chosen, meter=meter)
+                unet, told = steer(session, told, sigmas, request, manifest, chosen, use, opened)
             denoise = denoiser(
                 in_calls_of(chosen.call_batch, unet),
                 self._levels,
@@ -385,17 +382,14 @@ class Phases:
                         yield picture
 
     def _failed(self, chosen: Plan, component: str, reason: str) -> NotFinite:
-        placement = chosen.placement(component)
-        device, graph = placement.device, placement.artifacts[0].graph
-        return NotFinite(device.runtime, device.name, component, graph, reason)
+        device, graphs = chosen.placement(component).device, chosen.placement(component).artifacts
+        return NotFinite(device.runtime, device.name, component, graphs[0].graph, reason)
 
-    @contextmanager
     def _session(
         self, component: str, chosen: Plan, meter: Meter, applied: Applied = NOTHING
-    ) -> Iterator[Session]:
+    ) -> AbstractContextManager[Session]:
         placement, replaced = chosen.placement(component), applied.replaced(component)
-        with self._components.use(placement, meter, chosen.resident, replaced) as session:
-            yield session
+        return self._components.use(placement, meter, chosen.resident, replaced)
 
 
 def check_cancel(cancel: threading.Event | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 
 from sdlite.adapterentry import find_adapter
 from sdlite.calls import Predictor
@@ -38,7 +39,8 @@ def steer(
     request: Request,
     manifest: Manifest,
     chosen: Plan,
-    open_network: Callable[[str], Session],
+    use: Callable[[str], AbstractContextManager[Session]],
+    opened: ExitStack,
 ) -> tuple[Predictor, Conditions]:
     """A U-Net that follows pictures, and what it is told.
 
@@ -49,7 +51,8 @@ def steer(
         request: completed.
         manifest: of the package.
         chosen: the plan of the run.
-        open_network: opens a component for the time of the run.
+        use: opens a component.
+        opened: closes what was opened when the run is over.
     """
     unet, shape = chosen.placement("unet"), chosen.shape
     # The package's own description: a session may have fixed its sizes.
@@ -58,7 +61,7 @@ def steer(
     networks, scales = [], []
     for control in controls:
         entry = find_adapter(manifest.adapters, control.name)
-        port = ControlNetPort(open_network(entry.component))
+        port = ControlNetPort(opened.enter_context(use(entry.component)))
         hint = hint_of(control, (shape.width, shape.height), unet.device)
         networks.append(Network(port, hint, entry.pooled))
         scales.append(layer_scales(control, len(specs), entry.pooled))
