@@ -1,18 +1,14 @@
 """How soon ``sdlite serve`` answers, what it takes while idle, and what it adds to a picture.
 
-``python -m benchmarks.server [--model MODEL] [--clients N --requests N]``. The last part is a mixed
-load: some clients hang up in the middle, some jobs are cancelled, and memory is watched.
+``python -m benchmarks.server [--model MODEL]``. ``benchmarks.server_load`` has a mixed load,
+``benchmarks.server_state`` kills, ``benchmarks.server_malformed`` requests that are wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import random
 import statistics
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import sdlite
@@ -23,10 +19,6 @@ from benchmarks.serving import serving
 START_TARGET = 1.5
 IDLE_TARGET = 120e6
 OVERHEAD_TARGET = 10.0
-SLOPE_TARGET = 50_000.0
-SETTLED_JOBS = 20
-"""Jobs after which memory should not grow any more."""
-GONE_SHARE, CANCEL_SHARE = 0.2, 0.1
 PROMPT = "a large red circle on a blue background"
 
 
@@ -112,86 +104,24 @@ def overhead(model: str, rounds: int, steps: int, threads: int) -> list[Measurem
     ]
 
 
-def load(model: str, clients: int, requests: int, steps: int) -> list[Measurement]:
-    """Mixed requests from many clients: errors, and memory after each job."""
-    chance = random.Random(1)
-    kinds = [chance.random() for _ in range(requests)]
-    wrong: list[str] = []
-    memory: list[tuple[float, float]] = []
-
-    with serving(model, "--max-queue", str(2 * requests)) as server:
-
-        def one(number: int) -> None:
-            kind = kinds[number]
-            body = {"prompt": PROMPT, "seed": number, "steps": steps}
-            if kind < GONE_SHARE:
-                server.hang_up("/sdapi/v1/txt2img", body, kind)
-            elif kind < GONE_SHARE + CANCEL_SHARE:
-                status, data = server.ask("POST", "/api/v1/jobs", body)
-                name = json.loads(data).get("id")
-                status, _ = server.ask("DELETE", f"/api/v1/jobs/{name}")
-                _note(wrong, status, "cancelled")
-            else:
-                status, _ = server.ask("POST", "/sdapi/v1/txt2img", body)
-                _note(wrong, status, "kept")
-            memory.append((server.figure("sdlite_pictures_total"), server.memory()[0]))
-
-        with ThreadPoolExecutor(clients) as pool:
-            list(pool.map(one, range(requests)))
-        _until(lambda: server.figure("sdlite_jobs_running") == 0)
-    settled = [point for point in memory if point[0] > SETTLED_JOBS] or memory
-    slope = statistics.linear_regression(*zip(*sorted(settled), strict=True)).slope
-    return [
-        Measurement(
-            "load_errors",
-            f"Wrong answers to {requests} mixed requests of {clients} clients",
-            "count",
-            (float(len(wrong)),),
-            target=0.0,
-            note="; ".join(wrong[:5]),
-        ),
-        Measurement(
-            "load_slope_bytes",
-            f"Private memory a job adds, after the first {SETTLED_JOBS}",
-            "bytes",
-            (slope,),
-            target=SLOPE_TARGET,
-        ),
-    ]
-
-
-def _note(wrong: list[str], status: int, kind: str) -> None:
-    if status != 200:
-        wrong.append(f"{kind}: {status}")
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        time.sleep(0.1)
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description=__doc__)
     parser.add_argument("--model", default="shapes", help="model to draw with")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--quick", action="store_true", help="few samples; proves that it runs")
     parser.add_argument("--note", action="append", default=[], help="what to say of this run")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     rounds = 1 if options.quick else options.rounds
-    requests = 12 if options.quick else options.requests
     before = machine()
     found = start(options.model, rounds)
     found += overhead(options.model, rounds, 2 if options.quick else options.steps, options.threads)
-    found += load(options.model, options.clients, requests, 2)
     write(
         options.output / "server.json",
         "server",
-        "Server: start, idle memory, overhead, mixed load",
+        "Server: start, idle memory, overhead",
         found,
         machine_before=before,
         quick=options.quick,
