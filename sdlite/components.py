@@ -14,7 +14,7 @@ from sdlite.errors import RequestError
 from sdlite.memory import release_free_memory
 from sdlite.package import Package
 from sdlite.planner import Placement
-from sdlite.types import Array
+from sdlite.types import Array, Denoise, Estimate, Float32
 
 
 @dataclass
@@ -25,7 +25,21 @@ class Meter:
     engine_seconds: float = 0.0
     calls: int = 0
     precision: str | None = None
+    full: int = 0
+    skipped: int = 0
+    unguided: int = 0
     notes: list[str] = field(default_factory=list)
+
+    def counting(self, denoise: Denoise, guided: bool) -> Denoise:
+        """The same denoiser; what it answers is counted, in a run with guidance apart from it."""
+
+        def counted(x: Float32, sigma: float) -> Estimate:
+            found = denoise(x, sigma)
+            self.full += len(x)
+            self.unguided += len(x) if guided and found.x0_uncond is None else 0
+            return found
+
+        return counted
 
     def count(self, *_: object) -> None:
         """One call more, whose time is not taken apart."""

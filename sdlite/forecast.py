@@ -23,7 +23,9 @@ from sdlite.hardware import describe
 from sdlite.manifest import Manifest
 from sdlite.output import write_whole
 from sdlite.planner import Placement, Plan
-from sdlite.sampling import NoiseLevels, noise_for, resolve, sigmas_for, skipped_levels
+from sdlite.profiles import QUALITY, find_profile
+from sdlite.request import sampling_of
+from sdlite.sampling import NoiseLevels, Sparing, noise_for
 from sdlite.types import Estimate, Float32, PhaseReport, Request, Result
 
 log = logging.getLogger("sdlite.forecast")
@@ -53,6 +55,16 @@ class Timing:
     """A call."""
     load_seconds: float
     """Opening the graph, the last time it was opened."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers of the U-Net in a run, prompt and negative prompt taken together."""
+
+    full: int
+    """Computed."""
+    skipped: int
+    """Forecast from earlier ones, as the profile allows; an error estimate may ask for some."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,8 @@ class Forecast:
     """Predicted peak of anonymous memory."""
     peak_bytes: int
     """Predicted peak of all memory."""
+    answers: Answers
+    """What a picture asks of the model."""
 
     def seconds(self, pictures: int = 1) -> float | None:
         """So many pictures, one after the other; None when a phase is unknown."""
@@ -109,10 +123,11 @@ class Forecast:
 
 def forecast(plan: Plan, request: Request, manifest: Manifest, timings: list[Timing]) -> Forecast:
     """Forecast a completed request, without a second pass, from its plan."""
+    answers = evaluations(request, manifest)
     calls = {
         # An inpainting model's encoder also sees the picture without what is masked.
         "vae_encoder": 1 + (manifest.task == "inpaint" and request.edit is not None),
-        "unet": evaluations(request, manifest) * unet_calls(plan),
+        "unet": answers.full * unet_calls(plan),
         "vae_decoder": plan.shape.images,
     }
     phases = {component: phase for phase, component in COMPONENTS.items()}
@@ -141,32 +156,29 @@ def forecast(plan: Plan, request: Request, manifest: Manifest, timings: list[Tim
                 placement.mapped_bytes,
             )
         )
-    return Forecast(tuple(rows), plan.resident, plan.private_bytes, plan.peak_bytes)
+    return Forecast(tuple(rows), plan.resident, plan.private_bytes, plan.peak_bytes, answers)
 
 
-def evaluations(request: Request, manifest: Manifest) -> int:
+def evaluations(request: Request, manifest: Manifest) -> Answers:
     """How often the sampler of a completed request asks the model, counted by letting it run.
 
-    Samplers that choose their own steps ask as often as for the emptiest picture.
+    Samplers that choose their own steps ask as often as for the emptiest picture, and so do
+    profiles: what is forecast from earlier answers is what may be at most.
     """
     levels = NoiseLevels.from_table(manifest.noise)
-    sampler, schedule = resolve(str(request.sampler), request.schedule)
-    steps = request.steps or 1
-    sigmas = sigmas_for(schedule, levels, steps, sampler)
     first = stages_of(replace(request, hires=None))[0].first
-    sigmas = sigmas[skipped_levels(sigmas, first, steps) :]
+    sampler, sigmas = sampling_of(request, manifest, levels, first)
     noise = noise_for(sampler, "numpy", (0,), (1, 1, 1), levels)
-    count = 0
 
-    def denoise(x: Float32, _sigma: float) -> Estimate:
-        nonlocal count
-        count += 1
+    def empty(x: Float32, _sigma: float) -> Estimate:
         return Estimate(np.zeros_like(x), np.zeros_like(x))
 
+    profile = find_profile(request.profile) if sampler.forecasts else QUALITY
+    denoise = Sparing(empty, sigmas, profile, (1, 1, 1, 1))
     start = np.full((1, 1, 1, 1), sigmas[0], np.float32)
     for _ in sampler.bind(levels)(denoise, start, sigmas, noise, None):
         pass
-    return count
+    return Answers(denoise.computed, denoise.forecast)
 
 
 def unet_calls(plan: Plan) -> int:

@@ -16,6 +16,7 @@ from PIL import Image
 from sdlite.adapters import NOTHING, Adapters, Applied
 from sdlite.calls import Predictor, in_calls_of
 from sdlite.components import Components, Meter
+from sdlite.control.scales import switches
 from sdlite.control.steer import steer
 from sdlite.edit.request import Stage
 from sdlite.edit.start import (
@@ -43,26 +44,24 @@ from sdlite.ports import (
     UnetPort,
     guidance_width,
 )
+from sdlite.profiles import QUALITY, find_profile
 from sdlite.recorder import Recorder
 from sdlite.registry import get as get_runtime
-from sdlite.request import options_of, seeds_of, variation_of
+from sdlite.request import options_of, sampling_of, seeds_of, variation_of
 from sdlite.sampling import (
     BatchNoise,
     NoiseLevels,
+    Sparing,
     batch_noise,
-    custom,
     denoiser,
     final_latents,
     noise_for,
-    resolve,
-    sigmas_for,
-    skipped_levels,
 )
 from sdlite.text.conditioning import Conditioning, condition, with_added
 from sdlite.text.encoder import Encode, Encoder
 from sdlite.text.labels import encoding_of, guidance_embedding, labels_of
 from sdlite.text.tokenizer import ClipTokenizer
-from sdlite.types import Float32, Request, SamplerState, Step
+from sdlite.types import Denoise, Float32, Request, SamplerState, Step
 from sdlite.weights.vae import COMPONENTS as VAE
 from sdlite.weights.vae import Vae
 
@@ -278,14 +277,7 @@ class Phases:
             applied: LoRAs.
         """
         manifest, shape = self._package.manifest, chosen.shape
-        sampler, schedule = resolve(str(request.sampler), request.schedule)
-        sdxl = manifest.family.startswith("sdxl")
-        count = request.steps or 1
-        if request.sigmas is not None:
-            whole = custom(request.sigmas)
-        else:
-            whole = sigmas_for(schedule, self._levels, count, sampler, sdxl=sdxl)
-        sigmas = whole[skipped_levels(whole, start.first, count) :]
+        sampler, sigmas = sampling_of(request, manifest, self._levels, start.first)
         latent_shape = self.latent_shape(chosen)
         variation = variation_of(request, manifest.latent.factor)
         noise = noise_for(
@@ -315,7 +307,7 @@ class Phases:
             if shape.controls:
                 use = partial(self._session, chosen=chosen, meter=meter)
                 unet, told = steer(session, told, sigmas, request, manifest, chosen, use, opened)
-            denoise = denoiser(
+            denoise: Denoise = denoiser(
                 in_calls_of(chosen.call_batch, unet),
                 self._levels,
                 manifest.prediction,
@@ -327,6 +319,14 @@ class Phases:
                 consistency=sampler.consistency,
             )
             highest = float(sigmas[0])
+            denoise = sparing = Sparing(
+                meter.counting(denoise, shape.guided),
+                sigmas,
+                find_profile(request.profile) if sampler.forecasts else QUALITY,
+                (shape.images, *latent_shape),
+                conditioning.changes | switches(request.controls, len(sigmas) - 1),
+                resume.cache if resume is not None and resume.index else None,
+            )
             if start.drawn:
                 # diffusers' order: the first noise was the encoder's, the second is the run's.
                 source = self._first_noise(request, chosen)
@@ -348,6 +348,8 @@ class Phases:
                 if step.index + 1 == step.total:
                     x = final_latents(sampler, step.x, sigmas)
                     step = replace(step, x=x, state=replace(step.state, x=x))
+                meter.skipped = sparing.forecast
+                step = replace(step, state=replace(step.state, cache=sparing.cache))
                 with recorder.outside():
                     yield step
                 check_cancel(cancel)

@@ -171,6 +171,7 @@ class Pipeline:
         loras: Sequence[LoraUse] = (),
         embeddings: Sequence[Path] = (),
         controls: Sequence[Control] = (),
+        profile: str = "quality",
         resume: SamplerState | None = None,
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
@@ -195,6 +196,8 @@ class Pipeline:
             loras: LoRAs beside those the prompt names in tags, ``<lora:name:0.8>``.
             embeddings: files of textual inversions; those in the model folders are known by name.
             controls: pictures to follow, each read by an adapter that was added to the package.
+            profile: ``quality``, ``balanced``, ``fast`` or ``draft``: how far to go from the
+                model's own answer to save time.
             resume: a ``Step.state`` of the same whole ``Request``, to go on from there to the bit.
             on_step: called after each step, in the same thread.
             cancel: set from any thread, it ends the job with ``Cancelled`` after the current step.
@@ -229,6 +232,7 @@ class Pipeline:
                 loras=tuple(loras),
                 embeddings=tuple(embeddings),
                 controls=tuple(controls),
+                profile=profile,
             )
         request = complete(request, self.package.manifest)
         with _turn(self._turn, cancel):
@@ -254,6 +258,7 @@ class Pipeline:
             seeds = seeds_of(request)[: len(pictures)]
             variations = variation_seeds_of(request)[: len(pictures)]
             manifest = self.package.manifest
+            told_calls = run.recorder.fields(request.images)
             told = replace(request, prompt=with_tags(request.prompt, request.loras))
             return Result(
                 images=pictures,
@@ -271,7 +276,7 @@ class Pipeline:
                         seed,
                         manifest,
                         __version__,
-                        {**self.fields, **hashes_of(run.applied)},
+                        {**self.fields, **hashes_of(run.applied), **told_calls},
                         variation_seed=variation,
                     )
                     for seed, variation in zip_longest(seeds, variations)

@@ -45,8 +45,22 @@ class Recorder:
                     private_bytes=watch.private_bytes,
                     mapped_bytes=watch.mapped_bytes,
                     precision=meter.precision,
+                    full=meter.full,
+                    skipped=meter.skipped,
+                    unguided=meter.unguided,
                 )
             )
+
+    def fields(self, images: int) -> dict[str, str]:
+        """What the parameters of a picture say about answers of the model that were forecast.
+
+        Of several pictures drawn together it is their mean.
+        """
+        full = sum(report.full for report in self.reports)
+        whole = full + sum(report.skipped for report in self.reports)
+        return (
+            {} if whole == full else {"Model answers": f"{full / images:g} of {whole / images:g}"}
+        )
 
     @contextmanager
     def outside(self) -> Iterator[None]:

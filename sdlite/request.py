@@ -13,8 +13,19 @@ from sdlite.edit.request import MAX_STEPS, complete_edit, complete_hires, stages
 from sdlite.errors import RequestError
 from sdlite.loras import LoraUse
 from sdlite.manifest import Manifest
-from sdlite.sampling import OPTIONS, Variation, custom, find_sampler, resolve
-from sdlite.types import Request
+from sdlite.profiles import find_profile
+from sdlite.sampling import (
+    OPTIONS,
+    NoiseLevels,
+    SamplerInfo,
+    Variation,
+    custom,
+    find_sampler,
+    resolve,
+    sigmas_for,
+    skipped_levels,
+)
+from sdlite.types import Float32, Request
 
 MAX_SIDE = 4096
 MAX_IMAGES = 64
@@ -124,6 +135,7 @@ def complete(request: Request, manifest: Manifest) -> Request:
         schedule=None if request.sigmas is not None else schedule.label,
         rng=find_rng(request.rng),
         emphasis=find_emphasis(request.emphasis),
+        profile=find_profile(request.profile).name,
         guidance_rescale=rescale,
         controls=controls,
     )
@@ -181,6 +193,20 @@ def variation_of(request: Request, factor: int) -> Variation:
     return Variation(seeds, strength, cells, request.seed_delta)
 
 
+def sampling_of(
+    request: Request, manifest: Manifest, levels: NoiseLevels, first: int = 0
+) -> tuple[SamplerInfo, Float32]:
+    """The sampler of a completed request and the levels it visits from interval ``first`` on."""
+    sampler, schedule = resolve(str(request.sampler), request.schedule)
+    count = request.steps or 1
+    if request.sigmas is not None:
+        whole = custom(request.sigmas)
+    else:
+        sdxl = manifest.family.startswith("sdxl")
+        whole = sigmas_for(schedule, levels, count, sampler, sdxl=sdxl)
+    return sampler, whole[skipped_levels(whole, first, count) :]
+
+
 def options_of(request: Request) -> dict[str, float]:
     """What of a completed request its sampler may take; unset ones are left to the sampler."""
     options = {name: getattr(request, name) for name in OPTIONS if name != "s_tmax"}
@@ -193,7 +219,13 @@ def unused_options(request: Request) -> tuple[str, ...]:
     sampler, plain = find_sampler(str(request.sampler)), Request("")
     given = [name for name in OPTIONS if getattr(request, name) != getattr(plain, name)]
     lacking = [name for name in given if name not in sampler.options]
-    return tuple(f"{sampler.name} takes no {name}; it is ignored" for name in lacking)
+    notes = [f"{sampler.name} takes no {name}; it is ignored" for name in lacking]
+    if find_profile(request.profile).forecasts and not sampler.forecasts:
+        notes.append(
+            f"profile {request.profile} asks the model as often as quality: answers for "
+            f"{sampler.name} are not forecast"
+        )
+    return tuple(notes)
 
 
 def _check_reals(request: Request) -> None:

@@ -26,6 +26,7 @@ from sdlite.choices import (
 )
 from sdlite.errors import RequestError, UnknownName
 from sdlite.output import FORMATS, write_whole
+from sdlite.profiles import PROFILES
 
 VARIABLE_PREFIX = "SDLITE_"
 UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -199,6 +200,7 @@ OPTIONS = {
         Option("emphasis", emphasis, "Original", "how weights in prompts count"),
         Option("guidance-rescale", real(0, 1), None, "contrast taken back from guidance"),
         Option("guidance-interval", interval, None, "LOW-HIGH sigmas at which guidance acts"),
+        Option("profile", choice(tuple(PROFILES)), "quality", "how much to save"),
         Option("styles-file", text_value, None, "CSV file of styles"),
         Option("wildcards", text_value, None, "folder of wildcard files"),
         Option("seed", whole(-1, 2**64 - 1), "-1", "seed of the first picture, -1 draws one"),

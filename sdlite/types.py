@@ -113,6 +113,8 @@ class SamplerState:
     """Which run of the job this is: 1 is the second pass of a hires job."""
     base: Float32 | None = None
     """Latents the run before this one ended with; None in the first."""
+    cache: Mapping[str, Array] = field(default_factory=dict)
+    """What answers of the model are forecast from; empty where none are."""
 
 
 @dataclass(frozen=True)
@@ -338,6 +340,8 @@ class Request:
     """Textual inversions to know by name, beside those in the model folders."""
     controls: tuple[Control, ...] = ()
     """Pictures to follow, each read by an adapter of the package."""
+    profile: str = "quality"
+    """How much to approximate: ``quality`` (nothing), ``balanced``, ``fast`` or ``draft``."""
 
 
 @dataclass(frozen=True)
@@ -360,6 +364,12 @@ class PhaseReport:
     """File-backed resident pages at that moment; None where unknown."""
     precision: str | None = None
     """What the graph computed in, as the engine reports it; None where it does not."""
+    full: int = 0
+    """Answers of the U-Net that were computed, with guidance or without, each picture's alone."""
+    skipped: int = 0
+    """Answers that were forecast from earlier ones instead, as the profile allows."""
+    unguided: int = 0
+    """How many of ``full`` needed half the work, because guidance did not act there."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ SEEDS = 2**64
 FLAGS = ("metadata", "overwrite", "preview", "progress", "quiet", "as_json")
 LISTS = ("styles", "loras", "embeddings", *CONTROLS)
 """Options that are no settings with a value; ``LISTS`` may be given several times."""
+COUNTS = ("full", "skipped")
+"""What a phase counts of the model's answers."""
 
 Change = Callable[["Request", "Pipeline"], "Request"]
 """What a command makes of a request with the common options, for an opened model."""
@@ -341,6 +343,7 @@ class Drawing:
                     emphasis=chosen["emphasis"],
                     guidance_rescale=chosen["guidance_rescale"],
                     guidance_interval=chosen["guidance_interval"],
+                    profile=chosen["profile"],
                     loras=self.loras,
                     embeddings=self.embeddings,
                     controls=self.controls,
@@ -363,6 +366,10 @@ class Drawing:
         words = [f"{count} picture{'s' if count > 1 else ''} in {self.seconds:.1f} s"]
         if count == 1:
             words.append(f"seed {self.pictures[0].seed}")
+        phases = [phase for picture in self.pictures for phase in picture.result.phases]
+        full, skipped = (sum(getattr(phase, name) for phase in phases) for name in COUNTS)
+        if skipped:
+            words.append(f"{full} of {full + skipped} answers of the model computed")
         peak = self._peak()
         if peak is not None:
             words.append(f"peak memory {readable(peak)}")

@@ -15,6 +15,7 @@ from sdlite.cli.controls import control_options
 from sdlite.cli.loras import lora_options
 from sdlite.errors import SdliteError
 from sdlite.output import FORMATS
+from sdlite.profiles import PROFILES
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -180,6 +181,13 @@ _PICTURES = (
         help="Noise levels (sigmas) at which guidance acts, e.g. 0.3-5.4; the others take half "
         "the time.",
     ),
+    setting(
+        "profile",
+        metavar="NAME",
+        complete=lambda: list(PROFILES),
+        help="How much time to save and how far to go from the model's own picture for it: "
+        "quality (nothing, the default), balanced, fast, draft.",
+    ),
     click.option(
         "--style",
         "styles",
@@ -308,6 +316,7 @@ PICTURE_SETTINGS = (
     "emphasis",
     "guidance_rescale",
     "guidance_interval",
+    "profile",
     "styles_file",
     "wildcards",
 )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @setting("images", "-n", metavar="N", help="Pictures, one after the other.")
 @setting("guidance", "-g", metavar="SCALE", help="Guidance scale; 1 halves the U-Net's work.")
 @setting("sampler", metavar="NAME", complete=sampler_names, help="Some ask the model twice a step.")
+@setting("profile", metavar="NAME", help="quality, balanced, fast or draft.")
 @setting("threads", "-t", metavar="N", help="Compute threads.")
 @setting("precision", metavar="NAME", help="What to compute in: fp32, bf16 or fp16.")
 @setting("max-memory", metavar="BYTES", help="Most main memory to take.")
@@ -63,6 +64,7 @@ def plan(prompt: str, measure: bool, as_json: bool, **given: str | None) -> None
         steps=chosen["steps"],
         guidance=chosen["guidance"],
         sampler=chosen["sampler"],
+        profile=chosen["profile"],
     )
     folder = home.folders().cache
     loading: dict[str, Any] = {
@@ -84,12 +86,19 @@ def plan(prompt: str, measure: bool, as_json: bool, **given: str | None) -> None
         document = {
             "seconds": total,
             "images": pictures,
+            "answers": asdict(found.answers),
             "phases": [asdict(row) for row in found.rows],
             "plan": describe_plan(made),
         }
         click.echo(json.dumps(document, indent=1))
         return
     click.echo(_table(found))
+    asked, skipped = found.answers.full, found.answers.skipped
+    if skipped:
+        click.echo(
+            f"profile {full.profile}: at least {asked} of {asked + skipped} answers of the "
+            "model computed, the others forecast from them where the error allows"
+        )
     more = f" for {pictures} pictures" if pictures > 1 else ""
     time = "unknown; --measure draws one step to find out" if total is None else f"{total:.1f} s"
     click.echo(f"time {time}{more}")

@@ -49,6 +49,12 @@ def is_active(control: Control, step: int, steps: int) -> bool:
     return step / steps >= control.start and (step + 1) / steps <= control.end
 
 
+def switches(controls: Sequence[Control], steps: int) -> frozenset[int]:
+    """Steps, counted from 0, in which other controls act than in the one before."""
+    acting = [[is_active(control, step, steps) for control in controls] for step in range(steps)]
+    return frozenset(step for step in range(1, steps) if acting[step] != acting[step - 1])
+
+
 def with_scales(
     conditions: Conditions,
     sigmas: Float32,

@@ -38,7 +38,7 @@ KNOWN = frozenset(
         *("Guidance interval", "Outpaint", "Lora hashes", "TI hashes", "VAE", "VAE hash"),
         *("Variation seed", "Variation seed strength", "Seed resize from-1", "Seed resize from-2"),
         *("ENSD", "Eta", "Eta DDIM", "Sigma churn", "Sigma tmin", "Sigma tmax", "Sigma noise"),
-        "Sigmas",
+        *("Sigmas", "Profile", "Model answers"),
     }
 )
 """Parameters that are read, or named when they cannot be followed."""
@@ -93,6 +93,7 @@ def again(found: Parameters, manifest: Manifest, version: str) -> Again:
         emphasis=found.get("Emphasis") or "Original",
         guidance_rescale=reader.real("Guidance rescale"),
         guidance_interval=reader.pair("Guidance interval"),
+        profile=found.get("Profile") or "quality",
         **_noise(reader),
     )
     _model(found, manifest, version, problems)

@@ -29,7 +29,7 @@ from sdlite.types import Array, Request, SamplerState
 FORMAT = 1
 MAX_BYTES = 4 << 30
 """Most bytes a state may unpack to."""
-HISTORY = "history:"
+HISTORY, CACHE = "history:", "cache:"
 PICTURES = ("image", "mask")
 """Pictures of an edit, and of a control."""
 CONTROL = "control:"
@@ -150,6 +150,7 @@ def save_state(
     if state.base is not None:
         arrays["base"] = state.base
     arrays |= {HISTORY + name: value for name, value in state.history.items()}
+    arrays |= {CACHE + name: value for name, value in state.cache.items()}
     job, pictures = pack_request(request)
     arrays |= {name: np.frombuffer(png(picture), np.uint8) for name, picture in pictures.items()}
     text = json.dumps({"header": schema.encode(header), "request": job})
@@ -190,6 +191,11 @@ def load_state(path: Path) -> Saved:
             noise_position=header.noise_position,
             stage=header.stage,
             base=arrays.get("base"),
+            cache={
+                name.removeprefix(CACHE): value
+                for name, value in arrays.items()
+                if name.startswith(CACHE)
+            },
         )
         request = unpack_request(job, pictures)
     except (KeyError, ValueError) as error:

@@ -17,6 +17,7 @@ from sdlite.sampling.names import (
 )
 from sdlite.sampling.rng import BatchNoise, batch_noise
 from sdlite.sampling.schedules import SCHEDULES, ScheduleInfo, custom
+from sdlite.sampling.sparing import Sparing
 from sdlite.sampling.table import OPTIONS, SAMPLERS, SamplerInfo
 from sdlite.sampling.variation import Variation
 
@@ -30,6 +31,7 @@ __all__ = [
     "Predict",
     "SamplerInfo",
     "ScheduleInfo",
+    "Sparing",
     "Variation",
     "batch_noise",
     "custom",

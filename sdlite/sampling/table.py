@@ -41,6 +41,9 @@ class SamplerInfo:
 
     Of its default schedule it leaves out the interval that ends in 0.
     """
+    forecasts: bool = True
+    """It visits the levels of the schedule in steps so small that an answer of the model may stand
+    for the next ones, see ``sparing``."""
     guidance_factor: float = 1.0
     """What the guidance scale is multiplied by."""
 
@@ -182,12 +185,14 @@ SAMPLERS: tuple[SamplerInfo, ...] = (
         ("k_dpm_fast",),
         dpmsolver.dpm_fast,
         stochastic=True,
+        forecasts=False,
     ),
     SamplerInfo(
         "DPM adaptive",
         ("k_dpm_ad", "k_dpm_adaptive"),
         dpmsolver.dpm_adaptive,
         stochastic=True,
+        forecasts=False,
     ),
     SamplerInfo("Restart", ("restart_sampler",), onestep.restart, "karras", stochastic=True),
     SamplerInfo(
@@ -233,8 +238,11 @@ SAMPLERS: tuple[SamplerInfo, ...] = (
         "lcm",
         stochastic=True,
         consistency=True,
+        forecasts=False,
     ),
-    SamplerInfo("TCD", ("TCDScheduler",), onestep.tcd, "trailing", stochastic=True),
+    SamplerInfo(
+        "TCD", ("TCDScheduler",), onestep.tcd, "trailing", stochastic=True, forecasts=False
+    ),
     SamplerInfo(
         "DDPM",
         ("k_ddpm", "DDPMScheduler"),

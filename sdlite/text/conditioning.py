@@ -51,6 +51,13 @@ class Conditioning:
             None if self.negative is None else _at(self.negative, step),
         )
 
+    @property
+    def changes(self) -> frozenset[int]:
+        """Steps, counted from 0, in which something else is drawn than in the one before."""
+        timelines = [timeline for timeline, _ in self.parts]
+        timelines += [] if self.negative is None else [self.negative]
+        return frozenset(last + 1 for timeline in timelines for last, _ in timeline[:-1])
+
     def over(self, sigmas: Float32) -> Conditions:
         """What is drawn at a noise level of a run; ``sigmas`` has n+1 entries and falls to 0.
 

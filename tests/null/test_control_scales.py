@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdlite.control.scales import SCALES, is_active, layer_scales, with_scales
+from sdlite.control.scales import SCALES, is_active, layer_scales, switches, with_scales
 from sdlite.controls import Control
 from sdlite.errors import RequestError
 from sdlite.types import Cond, StepConds
@@ -73,3 +73,12 @@ def test_scales_go_to_every_item_at_their_levels() -> None:
     assert late.negative is not None
     assert late.negative.added[SCALES][:, 0].all()
     assert not late.negative.added[SCALES][:, 1].any()
+
+
+def test_steps_in_which_others_act() -> None:
+    image = Image.new("RGB", (8, 8))
+    first = Control("a", image, start=0.25)
+    second = Control("b", image, end=0.5)
+    assert switches((), 8) == frozenset()
+    assert switches((Control("a", image),), 8) == frozenset()
+    assert switches((first, second), 8) == {2, 4}

@@ -52,6 +52,15 @@ JOBS = {
         edit=Edit(picture(), mask=mask(), mask_content="noise", rules="diffusers", soft_mask=True),
     ),
     "alpha": Request("x", seed=3, steps=6, edit=Edit(picture("LA"), strength=0.9)),
+    "forecast": Request("a [b:c:9]", seed=4, images=2, steps=14, profile="balanced"),
+    "forecast twice": Request(
+        "x",
+        seed=4,
+        steps=12,
+        sampler="DDIM CFG++",
+        profile="draft",
+        hires=Hires(scale=1.5, steps=9),
+    ),
     "hires": Request("x", seed=3, steps=4, hires=Hires(scale=1.5, upscaler="Lanczos", steps=3)),
 }
 

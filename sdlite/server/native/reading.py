@@ -74,6 +74,7 @@ def model_view(server: Server, model: Model) -> dict[str, Any]:
 def lists() -> dict[str, Any]:
     """Names of samplers, schedules, LoRAs and embeddings."""
     from sdlite.assets import assets
+    from sdlite.profiles import PROFILES
     from sdlite.sampling import SAMPLERS, SCHEDULES
 
     return {
@@ -81,5 +82,5 @@ def lists() -> dict[str, Any]:
         "schedules": [info.label for info in SCHEDULES],
         "loras": [{"name": item.name} for item in assets("LoRA")],
         "embeddings": [{"name": item.name} for item in assets("embedding")],
-        "profiles": [],
+        "profiles": list(PROFILES),
     }
