@@ -13,10 +13,13 @@ from sdlite.cli.edge import common, tell
 from sdlite.cli.extras import mcp_part, server_part
 from sdlite.cli.options import load_settings, model_names, setting
 from sdlite.errors import RequestError
+from sdlite.home import folders
 
 if TYPE_CHECKING:
     from sdlite.server.state import Setup
 
+DRAWN = "drawn"
+"""Folder, beside that of the models, of what is drawn with the page."""
 ENGINE = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime")
 
 
@@ -88,7 +91,8 @@ ENGINE = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime
     "--state",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep jobs of the native API in DIR: they go on when the server is started again.",
+    help="Keep jobs of the native API in DIR: they go on when the server is started again. With "
+    "--open the folder drawn beside the models, otherwise nowhere.",
 )
 @click.option(
     "--save-every",
@@ -189,7 +193,7 @@ def serve(host: str, port: int, show: bool, **given: Any) -> None:
     app, logs, state = server_part("app"), server_part("logs"), server_part("state")
     if given["mcp"]:
         mcp_part("transports")
-    setup = make_setup(host, given)
+    setup = make_setup(host, given, show)
     guarded = setup.access.guarded
     if not guarded and not given["no_key"] and not is_loopback(host):
         raise RequestError(
@@ -220,7 +224,7 @@ def show_page(url: str) -> None:
     threading.Thread(target=webbrowser.open, args=(place,), daemon=True).start()
 
 
-def make_setup(host: str, given: dict[str, Any]) -> Setup:
+def make_setup(host: str, given: dict[str, Any], show: bool) -> Setup:
     """What the options say; raises ``RequestError`` for what is not allowed."""
     from sdlite.server.guard import Access
     from sdlite.server.limits import Limits
@@ -253,7 +257,7 @@ def make_setup(host: str, given: dict[str, Any]) -> Setup:
         styles=None if styles is None else Path(styles),
         output=given["output"],
         mcp=given["mcp"],
-        state=given["state"],
+        state=given["state"] or (folders().models.parent / DRAWN if show else None),
         save_seconds=given["save_every"],
         state_bytes=given["max_state"],
         metadata=values.get("metadata").value if metadata is None else metadata,

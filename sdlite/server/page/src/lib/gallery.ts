@@ -28,7 +28,7 @@ const ask = (limit: number, words: string, before: string | null): Promise<Answe
 
 /** A small version of a picture. */
 export const small = (picture: Picture, size = 256): string =>
-  picture.url.includes("?") || !picture.url.startsWith("/") ? picture.url : `${picture.url}?size=${size}`;
+  picture.url.includes("?") || !picture.url.startsWith("/") ? picture.url : `${picture.url}?size=${size}&format=webp`;
 
 export async function refresh(): Promise<void> {
   try {

@@ -38,7 +38,7 @@ export function show(pictures: Picture[], which = 0): void {
   });
 }
 
-const over = (job: Job): boolean => !["queued", "running"].includes(job.state);
+const over = (job: Job): boolean => ["done", "failed", "cancelled"].includes(job.state);
 
 function update(id: string, change: Partial<Ticket>): void {
   tickets.value = tickets.value.map((item) =>

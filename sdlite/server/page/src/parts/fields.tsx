@@ -1,7 +1,54 @@
 // Fields of the form: labelled, small, with the model's own value where none is given.
 import type { ComponentChildren } from "preact";
-import { useId } from "preact/hooks";
+import { useId, useState } from "preact/hooks";
 import { t } from "../lib/i18n";
+
+interface DigitsProps {
+  id?: string;
+  label?: string;
+  value: number | null;
+  usual?: number | string | undefined;
+  min: number;
+  max: number;
+  step?: number;
+  set: (value: number | null) => void;
+}
+
+/** A field for a number. What is typed counts at once, and is tidied when the field is left. */
+export function Digits({ id, label, value, usual = "", min, max, step = 1, set }: DigitsProps) {
+  const [typed, type] = useState<string | null>(null);
+  const read = (text: string) => {
+    const number = Number(text.replace(",", "."));
+    if (text.trim() === "") set(null);
+    else if (Number.isFinite(number)) {
+      const whole = step >= 1 ? Math.round(number / step) * step : number;
+      set(Math.min(Math.max(whole, min), max));
+    }
+  };
+  return (
+    <input
+      id={id}
+      aria-label={label}
+      inputMode={step < 1 ? "decimal" : "numeric"}
+      autocomplete="off"
+      value={typed ?? value ?? ""}
+      placeholder={String(usual)}
+      onInput={(event) => {
+        type(event.currentTarget.value);
+        read(event.currentTarget.value);
+      }}
+      onBlur={() => type(null)}
+      onKeyDown={(event) => {
+        const way = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+        if (way === undefined) return;
+        event.preventDefault();
+        type(null);
+        const from = value ?? (typeof usual === "number" ? usual : min);
+        set(Math.min(Math.max(Number((from + way * step).toFixed(4)), min), max));
+      }}
+    />
+  );
+}
 
 interface NumberProps {
   label: string;
@@ -11,7 +58,6 @@ interface NumberProps {
   max: number;
   step?: number;
   slider?: number;
-  unit?: string;
   set: (value: number | null) => void;
 }
 
@@ -19,11 +65,6 @@ interface NumberProps {
 export function NumberField(props: NumberProps) {
   const id = useId();
   const { label, value, usual, min, max, step = 1, slider, set } = props;
-  const read = (text: string) => {
-    const number = Number(text);
-    if (text.trim() === "") set(null);
-    else if (Number.isFinite(number)) set(Math.min(Math.max(number, min), max));
-  };
   return (
     <div class="field">
       <label for={id}>{label}</label>
@@ -39,17 +80,7 @@ export function NumberField(props: NumberProps) {
             onInput={(event) => set(Number(event.currentTarget.value))}
           />
         )}
-        <input
-          id={id}
-          type="number"
-          inputMode={step < 1 ? "decimal" : "numeric"}
-          min={min}
-          max={max}
-          step={step}
-          value={value ?? ""}
-          placeholder={usual === undefined ? "" : String(usual)}
-          onChange={(event) => read(event.currentTarget.value)}
-        />
+        <Digits {...{ id, value, usual, min, max, step, set }} />
       </div>
     </div>
   );

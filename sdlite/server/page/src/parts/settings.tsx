@@ -1,10 +1,12 @@
 // Size, steps, guidance, sampler, seed; everything else folded away.
 import { t } from "../lib/i18n";
 import { FRESH, choices, model, set, settings, size, source } from "../lib/settings";
-import { Choice, Fold, NumberField } from "./fields";
+import { Choice, Digits, Fold, NumberField } from "./fields";
 import { Icon } from "./icon";
 import { Loras } from "./loras";
 
+const SIDE = { min: 8, max: 4096, step: 8 };
+const MOST_SEED = Number.MAX_SAFE_INTEGER;
 const RATIOS = [
   ["square", 1, 1],
   ["landscape", 3, 2],
@@ -46,35 +48,24 @@ function Size() {
         })}
       </div>
       <div class="sides">
-        <input
-          type="number"
-          aria-label={t("size.width")}
-          min={8}
-          max={4096}
-          step={8}
-          value={settings.value.width ?? ""}
-          placeholder={String(width)}
-          onChange={(event) => set({ width: side(event.currentTarget.value) })}
+        <Digits
+          label={t("size.width")}
+          {...SIDE}
+          value={settings.value.width}
+          usual={width}
+          set={(side) => set({ width: side })}
         />
         <span aria-hidden="true">×</span>
-        <input
-          type="number"
-          aria-label={t("size.height")}
-          min={8}
-          max={4096}
-          step={8}
-          value={settings.value.height ?? ""}
-          placeholder={String(height)}
-          onChange={(event) => set({ height: side(event.currentTarget.value) })}
+        <Digits
+          label={t("size.height")}
+          {...SIDE}
+          value={settings.value.height}
+          usual={height}
+          set={(side) => set({ height: side })}
         />
       </div>
     </fieldset>
   );
-}
-
-function side(text: string): number | null {
-  const value = Math.round(Number(text) / 8) * 8;
-  return text.trim() && Number.isFinite(value) ? Math.min(Math.max(value, 8), 4096) : null;
 }
 
 function Seed() {
@@ -82,17 +73,13 @@ function Seed() {
     <div class="field">
       <label for="seed">{t("seed.label")}</label>
       <div class="with-button">
-        <input
+        <Digits
           id="seed"
-          inputMode="numeric"
-          pattern="[0-9]*"
-          placeholder={t("seed.random")}
-          value={settings.value.seed ?? ""}
-          onChange={(event) => {
-            const text = event.currentTarget.value.trim();
-            set({ seed: /^\d{1,15}$/.test(text) ? Number(text) : null });
-            event.currentTarget.value = String(settings.peek().seed ?? "");
-          }}
+          value={settings.value.seed}
+          usual={t("seed.random")}
+          min={0}
+          max={MOST_SEED}
+          set={(seed) => set({ seed })}
         />
         <button
           type="button"
