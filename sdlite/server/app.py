@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from sdlite import __version__
 from sdlite.server.a1111 import api as a1111_api
+from sdlite.server.a1111 import controlnet
 from sdlite.server.call import (
     Call,
     Endpoint,
@@ -110,7 +111,7 @@ def assistant_routes(
 
 def shape_of(path: str) -> Shape:
     """How errors are written under a path."""
-    if path.startswith(a1111_api.PREFIX):
+    if path.startswith((a1111_api.PREFIX, controlnet.PREFIX)):
         return a1111_api.shape
     return openai_api.shape if path.startswith(openai_api.PREFIX) else plain_shape
 

@@ -321,10 +321,12 @@ def test_lists(client: Any) -> None:
     for path in ("sd-vae", "hypernetworks", "face-restorers", "realesrgan-models", "loras"):
         assert get(path) == []
     assert get("embeddings") == {"loaded": {}, "skipped": {}}
-    assert get("scripts") == {"txt2img": [], "img2img": []}
+    names = ["x/y/z plot", "controlnet"]
+    assert get("scripts") == {"txt2img": names, "img2img": names}
+    assert {item["name"] for item in get("script-info")} == {"x/y/z plot", "controlnet"}
     assert get("memory")["ram"].keys() == {"free", "used", "total"}
     assert get("cmd-flags")["api"] is True
-    for path in ("script-info", "extensions", "prompt-styles"):
+    for path in ("extensions", "prompt-styles"):
         assert get(path) == []
 
 
@@ -381,8 +383,8 @@ def test_interrupting_leaves_those_who_wait(serve: Any) -> None:
     [
         (404, {"sampler_name": "Eulr a"}, "Sampler not found"),
         (404, {"scheduler": "nonsense"}, "Scheduler not found"),
-        (422, {"script_name": "x/y/z plot"}, "not found"),
-        (422, {"alwayson_scripts": {"ControlNet": {"args": [{"image": "x"}]}}}, "not found"),
+        (422, {"script_name": "sd upscale"}, "not found"),
+        (422, {"alwayson_scripts": {"ADetailer": {"args": [{"ad_model": "x"}]}}}, "not found"),
         (501, {"restore_faces": True}, "restore_faces is not supported"),
         (501, {"tiling": True}, "tiling is not supported"),
         (501, {"refiner_checkpoint": "other"}, "refiner_checkpoint"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,17 @@ def answer(
         for result in results
         for image, text in zip(result.images, result.infotexts, strict=True)
     ]
+    about = info(server, job, results)
+    if drawn.grid is not None:
+        sheet = drawn.grid.sheet(results)
+        alone = pictures if drawn.grid.alone else []
+        pictures = [(sheet, about["infotexts"][0]), *alone]
+        about["infotexts"] = [text for _, text in pictures]
+        about["index_of_first_image"] = 1
+        about["extra_generation_params"] |= {"Script": "X/Y/Z plot"}
+        for axis, letter in zip(drawn.grid.axes, "XYZ", strict=False):
+            about["extra_generation_params"][f"{letter} Type"] = axis.name
+            about["extra_generation_params"][f"{letter} Values"] = ", ".join(axis.texts)
     metadata = server.setup.metadata
     if body.save_images and server.setup.output is not None:
         save(server, format, pictures)
@@ -43,7 +54,7 @@ def answer(
     return {
         "images": images,
         "parameters": echo(body),
-        "info": json.dumps(info(server, job, results)),
+        "info": json.dumps(about),
     }
 
 
@@ -118,7 +129,7 @@ USUAL = frozenset(
 """Parameters that have keys of their own."""
 
 
-def extra(text: str) -> Mapping[str, str]:
+def extra(text: str) -> dict[str, str]:
     """The other parameters of an infotext."""
     from sdlite.metadata import parse
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
 
-from sdlite.server.a1111 import lists
+from sdlite.server.a1111 import controlnet, lists
 from sdlite.server.a1111.answer import answer
 from sdlite.server.a1111.drawing import read_drawing
 from sdlite.server.a1111.extras import extra_batch, extra_single, png_info
@@ -25,6 +25,9 @@ from sdlite.server.a1111.schema import (
 from sdlite.server.call import Answer, Call, Endpoint, in_thread
 from sdlite.server.problem import Refused, message_of, unsupported
 from sdlite.server.state import Server
+
+if TYPE_CHECKING:
+    from sdlite.manifest import Manifest
 
 PREFIX = "/sdapi/v1/"
 LACKING = (
@@ -81,8 +84,8 @@ class Api:
             ("realesrgan-models", list, "Real-ESRGAN models; always none."),
             ("loras", lists.loras, "LoRAs."),
             ("embeddings", lists.embeddings, "Embeddings."),
-            ("scripts", lambda: {"txt2img": [], "img2img": []}, "Scripts; always none."),
-            ("script-info", list, "Scripts; always none."),
+            ("scripts", lists.scripts, "Scripts."),
+            ("script-info", lists.script_info, "Scripts and what they take."),
             ("extensions", list, "Extensions; always none."),
         )
         writes: tuple[tuple[str, Answer, str, Any], ...] = (
@@ -102,7 +105,24 @@ class Api:
             ("refresh-loras", _refresh, "Look for LoRAs again.", None),
             ("refresh-embeddings", _refresh, "Look for embeddings again.", None),
         )
+        nets: tuple[tuple[str, Callable[[], Any], str], ...] = (
+            ("version", lambda: {"version": 2}, "Version of the extension's API."),
+            ("model_list", lambda: controlnet.model_list(self._manifest()), "ControlNets."),
+            ("module_list", controlnet.module_list, "Preprocessors."),
+            ("control_types", lambda: controlnet.control_types(self._manifest()), "Both."),
+            (
+                "settings",
+                lambda: {"control_net_unit_count": controlnet.MOST_UNITS},
+                "How many units a request may have.",
+            ),
+        )
+        detect = controlnet.PREFIX + "detect"
         return [
+            *(
+                Endpoint("GET", controlnet.PREFIX + path, _in_thread(read), summary)
+                for path, read, summary in nets
+            ),
+            Endpoint("POST", detect, self._detect, "Preprocess pictures.", controlnet.Detect),
             *(
                 Endpoint("GET", PREFIX + path, _in_thread(read), summary)
                 for path, read, summary in reads
@@ -128,6 +148,14 @@ class Api:
         if not body.override_settings_restore_afterwards:
             await in_thread(self._options.set, body.override_settings)
         return await in_thread(lambda: JSONResponse(answer(server, body, drawn, job, results)))
+
+    def _manifest(self) -> Manifest:
+        """Of the model that is chosen."""
+        shelf = self._server.shelf
+        return shelf.manifest(shelf.find(self._options.with_overrides({})["sd_model_checkpoint"]))
+
+    async def _detect(self, call: Call) -> Any:
+        return await in_thread(controlnet.detect, self._server, call.body)
 
     async def _progress(self, call: Call) -> Any:
         skip = call.request.query_params.get("skip_current_image", "").lower()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sdlite.choices import find_rng
 from sdlite.errors import UnknownName
+from sdlite.server.a1111.controlnet import SCRIPT, controls
+from sdlite.server.a1111.grid import Grid, read_grid, wanted
 from sdlite.server.a1111.schema import Drawing, Img2Img, Txt2Img
 from sdlite.server.limits import check_images, check_prompts
 from sdlite.server.pictures import read_picture
@@ -37,6 +39,8 @@ class Drawn:
     """One a batch."""
     settings: Mapping[str, Any]
     """The settings that hold for it."""
+    grid: Grid | None = None
+    """The X/Y/Z plot the requests are the cells of."""
 
 
 def read_drawing(server: Server, body: Drawing, settings: Mapping[str, Any]) -> Drawn:
@@ -57,6 +61,10 @@ def read_drawing(server: Server, body: Drawing, settings: Mapping[str, Any]) -> 
     varies = body.subseed_strength > 0
     second = draw_seed() if body.subseed == -1 else body.subseed
     resize = (body.seed_resize_from_w, body.seed_resize_from_h)
+    model = server.shelf.find(settings["sd_model_checkpoint"])
+    source = edits[0].image if edits[0] is not None else None
+    hires = isinstance(body, Txt2Img) and body.enable_hr
+    followed = controls(server, body.alwayson_scripts, server.shelf.manifest(model), source, hires)
     options = _options(server, body, sampler, settings["sd_model_checkpoint"])
     batch = max(body.batch_size // len(edits), 1)
     check_images(batch * len(edits) * body.n_iter, server.limits)
@@ -83,10 +91,17 @@ def read_drawing(server: Server, body: Drawing, settings: Mapping[str, Any]) -> 
                 emphasis=settings["emphasis"],
                 edit=edits[number % len(edits)],
                 hires=_hires(body) if isinstance(body, Txt2Img) else None,
+                controls=followed,
                 **options,
             )
         )
-    return Drawn(tuple(requests), settings)
+    if not wanted(body.script_name):
+        return Drawn(tuple(requests), settings)
+    if len(requests) != 1:
+        raise unsupported("X/Y/Z plot with n_iter or several init_images")
+    grid = read_grid(body, requests[0])
+    check_images(len(grid.cells), server.limits)
+    return Drawn(tuple(grid.requests()), settings, grid)
 
 
 def _request(**fields: Any) -> Request:
@@ -96,10 +111,10 @@ def _request(**fields: Any) -> Request:
 
 
 def _refuse_unsupported(body: Drawing) -> None:
-    if named(body.script_name):
+    if named(body.script_name) and not wanted(body.script_name):
         raise Refused(422, f"Script {str(body.script_name)[:80]!r} not found", "script_not_found")
     for name, value in body.alwayson_scripts.items():
-        if _used(value):
+        if name.casefold() != SCRIPT and _used(value):
             raise Refused(422, f"always on script {name[:80]!r} not found", "script_not_found")
     if body.restore_faces:
         raise unsupported("restore_faces")

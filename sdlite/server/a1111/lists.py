@@ -71,6 +71,30 @@ def upscalers() -> list[dict[str, Any]]:
     ]
 
 
+def scripts() -> dict[str, list[str]]:
+    """``GET scripts``."""
+    names = ["x/y/z plot", "controlnet"]
+    return {"txt2img": names, "img2img": names}
+
+
+def script_info() -> list[dict[str, Any]]:
+    """``GET script-info``; arguments are told by their labels only."""
+    plot = ["X type", "X values", "X values", "Y type", "Y values", "Y values", "Z type"]
+    plot += ["Z values", "Z values", "Draw legend", "Include Lone Images", "Include Sub Grids"]
+    plot += ["Keep -1 for seeds"]
+    known = (("x/y/z plot", False, plot), ("controlnet", True, ["ControlNet Unit 0"]))
+    return [
+        {
+            "name": name,
+            "is_alwayson": always,
+            "is_img2img": image,
+            "args": [{"label": label} for label in labels],
+        }
+        for name, always, labels in known
+        for image in (False, True)
+    ]
+
+
 def latent_upscale_modes() -> list[dict[str, str]]:
     """``GET latent-upscale-modes``."""
     return [{"name": name} for name in LATENT_MODES]
