@@ -33,6 +33,7 @@ FIELDS = {
     "s-tmax": "s_tmax",
     "s-noise": "s_noise",
     "sigmas": "sigmas",
+    "tiling": "tiling",
 }
 """Settings that ``sdlite.settings`` reads, and what a request calls them."""
 OTHERS: dict[str, Parse] = {

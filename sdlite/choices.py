@@ -16,6 +16,8 @@ EMPHASES = ("Original", "No norm", "Ignore", "None", "ComfyUI", "compel")
 """How weights in prompts are read and applied: A1111's names, then other programs' ways."""
 MOST_TILES = 64
 """Most tiles of an autoencoder: 4096 pixels have that many of 64 rows."""
+TILINGS = ("none", "x", "y", "xy")
+"""Along which axes opposite edges fit each other."""
 CACHE_LIMIT = 2 << 30
 """Bytes that compiled graphs may take on disk when nothing else is said."""
 _RNG_ALIASES = {"torch": "cpu", "gpu": "nv", "cuda": "nv", "philox": "nv", "np": "numpy"}
@@ -42,6 +44,20 @@ def find_emphasis(name: str, kind: str = "emphasis") -> str:
         if _letters(known) == _letters(name):
             return known
     raise UnknownName(kind, name, EMPHASES)
+
+
+def find_tiling(name: str, kind: str = "tiling") -> str:
+    """Axes of a seamless picture from any usual spelling; empty for none.
+
+    Raises ``UnknownName``, which calls it ``kind``.
+    """
+    folded = name.strip().casefold()
+    folded = {"": "none", "both": "xy", "true": "xy", "yx": "xy", "false": "none"}.get(
+        folded, folded
+    )
+    if folded not in TILINGS:
+        raise UnknownName(kind, name, TILINGS)
+    return "" if folded == "none" else folded
 
 
 def _letters(name: str) -> str:

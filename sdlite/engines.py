@@ -57,9 +57,10 @@ def graphs(
             found = package.find(component, name + extension)
             if found and all(not item.opset or a.opset <= item.opset for a in found):
                 return item, found
+    what = component if variant is None else f"{variant} {component}"
     raise NoPlan(
         [
-            f"package {package.manifest.name} has no {component} graph for {device.runtime} on "
+            f"package {package.manifest.name} has no {what} graph for {device.runtime} on "
             f"{device.name}; export it again with this version of sdlite"
         ]
     )

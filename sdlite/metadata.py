@@ -120,6 +120,7 @@ def infotext(
             "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
             "ENSD": request.seed_delta or None,
             "RNG": RNG_LABELS.get(request.rng, request.rng),
+            "Tiling": "True" if request.tiling == "xy" else request.tiling or None,
             **({} if request.edit is None else _edit_fields(request.edit)),
             **({} if request.hires is None else _hires_fields(request, request.hires)),
             **_control_fields(request, manifest),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sdlite import __version__
+from sdlite.choices import find_tiling
 from sdlite.errors import RequestError
 from sdlite.image.fit import Box
 from sdlite.image.source import flatten, upright
@@ -79,6 +80,8 @@ def outpaint(
     edit = request.edit
     if edit is None or edit.mask is not None or edit.alpha_mask or request.images != 1:
         raise RequestError("outpainting takes one picture, without a mask, and draws one")
+    if find_tiling(request.tiling):
+        raise RequestError("outpainting continues a picture beyond its edges; leave tiling")
     if isinstance(seam, bool) or not 0 <= seam <= MAX_SIDE:
         raise RequestError(f"seam {seam} is not between 0 and {MAX_SIDE} pixels")
     image = flatten(upright(edit.image, "the image"))

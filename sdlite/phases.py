@@ -57,6 +57,7 @@ from sdlite.sampling import (
     final_latents,
     noise_for,
 )
+from sdlite.seamless import with_edges
 from sdlite.text.conditioning import Conditioning, condition, with_added
 from sdlite.text.encoder import Encode, Encoder
 from sdlite.text.labels import encoding_of, guidance_embedding, labels_of
@@ -391,7 +392,8 @@ class Phases:
         self, component: str, chosen: Plan, meter: Meter, applied: Applied = NOTHING
     ) -> AbstractContextManager[Session]:
         placement, replaced = chosen.placement(component), applied.replaced(component)
-        return self._components.use(placement, meter, chosen.resident, replaced)
+        used = self._components.use(placement, meter, chosen.resident, replaced)
+        return with_edges(used, component, chosen.shape.tiling)
 
 
 def check_cancel(cancel: threading.Event | None) -> None:

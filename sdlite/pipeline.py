@@ -150,6 +150,7 @@ class Pipeline:
             prompts=prompts,
             encodes=request.edit is not None or pixels or self._phases.inpaints,
             controls=components_of(request.controls, self.package.manifest),
+            tiling=request.tiling,
         )
 
     def generate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sdlite import engines
+from sdlite import engines, seamless
 from sdlite.adapterentry import CONTROL
 from sdlite.choices import MEMORY_MODES, MOST_TILES
 from sdlite.engine import LoadOptions
@@ -175,7 +175,9 @@ def _ways(package: Package, shape: RequestShape, mode: str, preferences: Prefere
     if relief.closed:
         held = [(batch, resident) for batch, resident in held if not resident]
     tiles = [1]
-    if has_tiles(package):
+    if shape.tiling and (wanted or 1) > 1:
+        raise RequestError("a seamless picture is decoded whole; leave --vae-tiles or --tiling out")
+    if has_tiles(package) and not shape.tiling:
         tiles = [count for count in TILES if count >= relief.tiles]
     if wanted is not None:
         if wanted > 1 and not has_tiles(package):
@@ -249,8 +251,7 @@ def _place(
     preferences: Preferences,
 ) -> Placement:
     helpers = [item for item in devices if item.runtime == main.runtime and item.name == "cpu"]
-    told = shape.embeddings and component.startswith("text_encoder")
-    variant = "embeddings" if told else TILED if tiles > 1 else None
+    variant = _variant(component, shape, tiles)
     steered = component == "unet" and bool(shape.controls)
     more = f"+{CONTROL}" if steered else ""
     device, artifacts = engines.graphs(package, component, main, mode, helpers, variant, more)
@@ -279,6 +280,15 @@ def _place(
         private += package.weight_file(component).file.size
     private += dict(shape.replaced).get(component, 0)
     return Placement(component, artifacts, device, options, private, mapped, tiles)
+
+
+def _variant(component: str, shape: RequestShape, tiles: int) -> str | None:
+    """The graph variant a request needs; None for the best."""
+    if shape.embeddings and component.startswith("text_encoder"):
+        return "embeddings"
+    if shape.tiling and component in seamless.COMPONENTS:
+        return seamless.VARIANT
+    return TILED if tiles > 1 else None
 
 
 def _counted(candidate: Plan) -> int:

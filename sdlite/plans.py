@@ -39,6 +39,8 @@ class RequestShape:
     """Bytes of weights that replace some of the package's, by component."""
     controls: tuple[str, ...] = ()
     """Components of the control networks that are asked beside the U-Net."""
+    tiling: str = ""
+    """Axes along which opposite edges fit: ``x``, ``y``, ``xy``, or none."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sdlite.choices import find_emphasis, find_rng
+from sdlite.choices import find_emphasis, find_rng, find_tiling
 from sdlite.control.hints import complete_controls
 from sdlite.edit.request import MAX_STEPS, complete_edit, complete_hires, stages_of
 from sdlite.errors import RequestError
@@ -136,6 +136,7 @@ def complete(request: Request, manifest: Manifest) -> Request:
         rng=find_rng(request.rng),
         emphasis=find_emphasis(request.emphasis),
         profile=find_profile(request.profile).name,
+        tiling=_tiling(request),
         guidance_rescale=rescale,
         controls=controls,
     )
@@ -143,6 +144,18 @@ def complete(request: Request, manifest: Manifest) -> Request:
     for stage in stages_of(full)[1:]:
         complete(stage.request, manifest)
     return full
+
+
+def _tiling(request: Request) -> str:
+    tiling = find_tiling(request.tiling)
+    if tiling and request.controls:
+        raise RequestError("a seamless picture cannot follow controls; leave one of them out")
+    if tiling and request.edit is not None and request.edit.only_masked:
+        raise RequestError(
+            "only masked works on a part, whose edges are none of the picture's: "
+            "leave tiling or only masked"
+        )
+    return tiling
 
 
 def _check_loras(loras: Sequence[LoraUse]) -> None:

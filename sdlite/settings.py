@@ -23,6 +23,7 @@ from sdlite.choices import (
     MOST_TILES,
     find_emphasis,
     find_rng,
+    find_tiling,
 )
 from sdlite.errors import RequestError, UnknownName
 from sdlite.output import FORMATS, write_whole
@@ -129,6 +130,11 @@ def emphasis(name: str, text: str) -> str:
     return find_emphasis(text, name)
 
 
+def tiling(name: str, text: str) -> str:
+    """Axes of a seamless picture."""
+    return find_tiling(text, name)
+
+
 def interval(name: str, text: str) -> tuple[float, float]:
     """``0.3-5.4``: a low and a high noise level."""
     match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{0,9})?)\s*-\s*(\d{1,9}(?:\.\d{0,9})?)\s*", text)
@@ -216,6 +222,7 @@ OPTIONS = {
         Option("s-tmin", real(0, 1e6), "0", "lowest sigma at which they do"),
         Option("s-tmax", real(0, 1e6), "0", "highest sigma at which they do, 0 is any"),
         Option("s-noise", real(0, 2), "1", "deviation of noise samplers add"),
+        Option("tiling", tiling, "none", "axes along which opposite edges fit"),
         Option("rng", generator, "cpu", "random number generator"),
         Option("threads", whole(1, 1024), None, "compute threads"),
         Option("precision", choice(COMPUTE_PRECISIONS), None, "what to compute in"),

@@ -334,6 +334,8 @@ class Request:
     sigmas: tuple[float, ...] | None = None
     """The noise levels to visit, falling, instead of a schedule; 0 at the end is added. They
     decide ``steps``."""
+    tiling: str = ""
+    """Opposite edges fit each other: ``x`` (left and right), ``y`` (top and bottom) or ``xy``."""
     loras: tuple[LoraUse, ...] = ()
     """LoRAs beside those the prompt names in tags."""
     embeddings: tuple[Path, ...] = ()

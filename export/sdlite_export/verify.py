@@ -14,6 +14,7 @@ from sdlite.engine import Artifact, LoadOptions, Runtime
 from sdlite.errors import RuntimeUnavailable
 from sdlite.manifest import Manifest, Parity
 from sdlite.types import Array, Device
+from sdlite_export.emit.seamless import WRAP
 
 log = logging.getLogger("sdlite.export")
 
@@ -50,6 +51,9 @@ def verify_package(root: Path, manifest: Manifest) -> tuple[Parity, ...]:
         inputs = random_inputs(variants["plain"][0], manifest)
         reference = _run(runtime, device, root, variants.pop("plain"), inputs)
         for variant, artifacts in variants.items():
+            if variant == "seamless":
+                # Without wrapping it is the usual graph.
+                inputs = {**inputs, WRAP: np.zeros(2, np.float32)}
             if variant == "embeddings":
                 inputs = {**inputs, **_embedded(root, manifest, artifacts[0], inputs)}
             result = _run(runtime, device, root, artifacts, inputs)

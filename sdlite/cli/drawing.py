@@ -339,6 +339,7 @@ class Drawing:
                     schedule=chosen["schedule"],
                     seed=seed,
                     rng=chosen["rng"],
+                    tiling=chosen["tiling"],
                     clip_skip=chosen["clip_skip"],
                     emphasis=chosen["emphasis"],
                     guidance_rescale=chosen["guidance_rescale"],

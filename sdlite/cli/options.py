@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from sdlite import home, settings
-from sdlite.choices import COMPUTE_PRECISIONS, EMPHASES, MEMORY_MODES, RNGS
+from sdlite.choices import COMPUTE_PRECISIONS, EMPHASES, MEMORY_MODES, RNGS, TILINGS
 from sdlite.cli.controls import control_options
 from sdlite.cli.loras import lora_options
 from sdlite.errors import SdliteError
@@ -156,6 +156,12 @@ _PICTURES = (
         metavar="NAME",
         complete=lambda: list(RNGS),
         help="Whose seeds these are: cpu (torch, the default), nv (A1111 on NVIDIA), numpy.",
+    ),
+    setting(
+        "tiling",
+        metavar="AXES",
+        complete=lambda: list(TILINGS),
+        help="Let opposite edges fit: x (left and right), y, or xy. Default: none.",
     ),
     setting(
         "clip-skip",
@@ -312,6 +318,7 @@ PICTURE_SETTINGS = (
     "s_tmax",
     "s_noise",
     "sigmas",
+    "tiling",
     "clip_skip",
     "emphasis",
     "guidance_rescale",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sdlite.choices import find_tiling
 from sdlite.edit.upscale import find_upscaler
 from sdlite.errors import RequestError, UnknownName
 from sdlite.manifest import Manifest
@@ -38,7 +39,7 @@ KNOWN = frozenset(
         *("Guidance interval", "Outpaint", "Lora hashes", "TI hashes", "VAE", "VAE hash"),
         *("Variation seed", "Variation seed strength", "Seed resize from-1", "Seed resize from-2"),
         *("ENSD", "Eta", "Eta DDIM", "Sigma churn", "Sigma tmin", "Sigma tmax", "Sigma noise"),
-        *("Sigmas", "Profile", "Model answers"),
+        *("Sigmas", "Tiling", "Profile", "Model answers"),
     }
 )
 """Parameters that are read, or named when they cannot be followed."""
@@ -91,6 +92,7 @@ def again(found: Parameters, manifest: Manifest, version: str) -> Again:
         rng=rng,
         clip_skip=reader.whole("Clip skip") or 1,
         emphasis=found.get("Emphasis") or "Original",
+        tiling=_tiling(found, problems),
         guidance_rescale=reader.real("Guidance rescale"),
         guidance_interval=reader.pair("Guidance interval"),
         profile=found.get("Profile") or "quality",
@@ -185,6 +187,15 @@ def _rng(found: Parameters, problems: list[str]) -> str:
         return "nv"
     problems.append(f"random numbers {label!r} are not known; torch's are taken")
     return "cpu"
+
+
+def _tiling(found: Parameters, problems: list[str]) -> str:
+    text = found.fields.get("Tiling", "")
+    try:
+        return find_tiling(text)
+    except UnknownName:
+        problems.append(f"tiling {text!r} is not known; it is left out")
+        return ""
 
 
 def _sampler(found: Parameters, problems: list[str]) -> tuple[str | None, str | None]:

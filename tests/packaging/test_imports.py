@@ -58,6 +58,7 @@ LAYERS = (
         "adapters",
         "upscalers",
         "changes",
+        "seamless",
     ),
     ("forecast",),
     ("phases", "run", "pipeline"),

@@ -386,7 +386,6 @@ def test_interrupting_leaves_those_who_wait(serve: Any) -> None:
         (422, {"script_name": "sd upscale"}, "not found"),
         (422, {"alwayson_scripts": {"ADetailer": {"args": [{"ad_model": "x"}]}}}, "not found"),
         (501, {"restore_faces": True}, "restore_faces is not supported"),
-        (501, {"tiling": True}, "tiling is not supported"),
         (501, {"refiner_checkpoint": "other"}, "refiner_checkpoint"),
         (501, {"override_settings": {"sd_vae": "some.safetensors"}}, "sd_vae"),
         (501, {"override_settings": {"token_merging_ratio": 0.5}}, "token_merging_ratio"),

@@ -22,6 +22,7 @@ from sdlite_export.emit.estimate import activation_bytes, merge_segments, widene
 from sdlite_export.emit.graph import Graph, Node, WeightNeed
 from sdlite_export.emit.onnx import OnnxOps
 from sdlite_export.emit.proto import model_proto, specs
+from sdlite_export.emit.seamless import SeamlessOps
 from sdlite_export.emit.targets import target_of
 from sdlite_export.ops import Ops, TileOps
 from sdlite_export.source.checkpoint import Checkpoint
@@ -78,20 +79,20 @@ def components(checkpoint: Checkpoint) -> tuple[Component, ...]:
             "unet",
             "unet",
             lambda ops, _: unet(ops, checkpoint.unet, pooled),
-            ("plain", "fused", "segment"),
+            ("plain", "fused", "segment", "seamless"),
         ),
         Component(
             "vae_decoder",
             "vae",
             lambda ops, _: vae_decoder(ops, checkpoint.vae),
-            ("plain", "fused", "segment", "tiles"),
+            ("plain", "fused", "segment", "tiles", "seamless"),
             lambda ops: vae_decoder_tiles(ops, checkpoint.vae),
         ),
         Component(
             "vae_encoder",
             "vae",
             lambda ops, _: vae_encoder(ops, checkpoint.vae),
-            ("plain", "fused", "tiles"),
+            ("plain", "fused", "tiles", "seamless"),
             lambda ops: vae_encoder_tiles(ops, checkpoint.vae),
         ),
     )
@@ -114,10 +115,10 @@ def plan_component(component: Component, precision: str) -> Plan:
     for variant in component.variants:
         # A chain is often the same graph as the whole it is cut from.
         target = target_of(component.name, variant)
-        own = variant in ("embeddings", "tiles")
+        own = variant in ("embeddings", "tiles", "seamless")
         key = (target, variant if own else None)
         if key not in built:
-            ops = OnnxOps(target, precision)
+            ops = (SeamlessOps if variant == "seamless" else OnnxOps)(target, precision)
             if variant == "tiles" and component.tiles is not None:
                 component.tiles(ops)
             else:

@@ -36,7 +36,14 @@ FUSED_LARGE = replace(FUSED, group_norm="ReduceMean")
 """For the same where feature maps are pictures: its own mean over a million float32 values is off
 by 1e-5 of their deviation, and a copy of an activation is a large part of all memory."""
 
-TARGETS = {"plain": PLAIN, "embeddings": PLAIN, "fused": FUSED, "segment": FUSED, "tiles": FUSED}
+TARGETS = {
+    "plain": PLAIN,
+    "embeddings": PLAIN,
+    "seamless": PLAIN,
+    "fused": FUSED,
+    "segment": FUSED,
+    "tiles": FUSED,
+}
 """Target of each variant."""
 
 

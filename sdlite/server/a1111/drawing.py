@@ -87,6 +87,7 @@ def read_drawing(server: Server, body: Drawing, settings: Mapping[str, Any]) -> 
                 seed_delta=settings["eta_noise_seed_delta"],
                 images=batch,
                 rng=find_rng(str(settings["randn_source"])),
+                tiling="xy" if body.tiling else "",
                 clip_skip=settings["CLIP_stop_at_last_layers"],
                 emphasis=settings["emphasis"],
                 edit=edits[number % len(edits)],
@@ -118,8 +119,6 @@ def _refuse_unsupported(body: Drawing) -> None:
             raise Refused(422, f"always on script {name[:80]!r} not found", "script_not_found")
     if body.restore_faces:
         raise unsupported("restore_faces")
-    if body.tiling:
-        raise unsupported("tiling")
     if named(body.refiner_checkpoint):
         raise unsupported("refiner_checkpoint")
 

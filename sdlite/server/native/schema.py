@@ -106,6 +106,7 @@ class JobBody(Strict):
     seed: int = -1
     images: int = Field(1, ge=1)
     rng: str = "cpu"
+    tiling: str = ""
     clip_skip: int = 1
     emphasis: str = "Original"
     guidance_rescale: float | None = None
