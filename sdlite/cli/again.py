@@ -52,8 +52,9 @@ def again(
 ) -> None:
     """Draw PICTURE again, with --change something else.
 
-    Reads what sdlite, A1111 and tools that write like it put into PNG, JPEG and WebP files, takes
-    the model of that name if it is there, and says what cannot be repeated, and why.
+    Reads what sdlite, A1111, stable-diffusion.cpp, ComfyUI, InvokeAI and programs that use
+    diffusers put into PNG, JPEG and WebP files, takes the model of that name if it is there, and
+    says what cannot be repeated, and why.
 
     \b
     Examples:
@@ -61,18 +62,16 @@ def again(
       sdlite again castle.png --change "prompt=a castle in winter" --change seed=-1
       sdlite again edited.png --image photo.jpg --mask mask.png -o same.png
     """
-    from sdlite import metadata
+    from sdlite.carried.read import read_carried
 
-    text = metadata.read(Path(picture))
-    if text is None:
-        raise RequestError(f"{picture} carries no parameters; nothing says how it was made")
-    found = metadata.parse(text)
+    carried = read_carried(Path(picture))
+    found = carried.parameters
     parsed = dict(_parse(change) for change in changes)
     if given["model"] is None and found.fields.get("Model") in model_names():
         given["model"] = found.fields["Model"]
     options = DrawingOptions.of_one(given)
 
-    problems: list[str] = []
+    problems: list[str] = list(carried.problems)
 
     def repeated(_: Request, pipe: Pipeline) -> Request:
         request, told = _request(pipe, found, parsed, image, mask)

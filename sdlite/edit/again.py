@@ -10,13 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sdlite.assets import find_asset
 from sdlite.choices import find_tiling
 from sdlite.edit.upscale import find_upscaler
 from sdlite.errors import RequestError, UnknownName
 from sdlite.manifest import Manifest
 from sdlite.metadata import CONTENT_LABELS, RESIZE_LABELS, Parameters
 from sdlite.sampling import resolve
+from sdlite.text.tags import LORA_KINDS, split_tags
 from sdlite.types import Edit, Hires, Request
+from sdlite.weights.files import short_hash
 
 KNOWN = frozenset(
     {
@@ -99,6 +102,8 @@ def again(found: Parameters, manifest: Manifest, version: str) -> Again:
         **_noise(reader),
     )
     _model(found, manifest, version, problems)
+    hashes = found.fields.get("Lora hashes", "")
+    request = replace(request, prompt=_without_missing(found.prompt, hashes, problems))
     _extras(found, problems)
     strength = reader.real("Denoising strength")
     if any(name.startswith("Hires ") for name in found.fields):
@@ -225,11 +230,33 @@ def _model(found: Parameters, manifest: Manifest, version: str, problems: list[s
         problems.append(f"it was drawn by sdlite {own[1]}, this is {version}")
 
 
+def _without_missing(prompt: str, hashes: str, problems: list[str]) -> str:
+    """A prompt without the tags of LoRAs that are not here; tells those, and others of a name."""
+    words, tags = split_tags(prompt)
+    told = dict(part.strip().split(": ", 1) for part in hashes.split(",") if ": " in part)
+    for tag in tags:
+        name = tag.arguments[0] if tag.arguments else ""
+        if tag.kind not in LORA_KINDS:
+            continue
+        was = told.get(name, "").strip().lower()
+        try:
+            path = find_asset("LoRA", name)
+        except UnknownName:
+            which = f"{name} ({was})" if was else name
+            problems.append(f"its LoRA {which} is not in the model folders: drawn without it")
+            prompt = prompt.replace(tag.text, "")
+            continue
+        is_now = short_hash(path, whole=False) if was else ""
+        if was and not is_now.startswith(was[:12]) and not was.startswith(is_now):
+            problems.append(f"its LoRA {name} had hash {was}, the one here has {is_now}")
+    return prompt if prompt.strip() or not words.strip() else words
+
+
 def _extras(found: Parameters, problems: list[str]) -> None:
     """Name what is not followed."""
-    for name, kind in (("Lora hashes", "LoRA"), ("TI hashes", "textual inversion")):
-        if name in found.fields:
-            problems.append(f"it used {kind} {found.fields[name]}, which must be there by name")
+    if "TI hashes" in found.fields:
+        hashes = found.fields["TI hashes"]
+        problems.append(f"it used textual inversion {hashes}, which must be there by name")
     if "VAE" in found.fields or "VAE hash" in found.fields:
         vae = found.fields.get("VAE", found.fields.get("VAE hash"))
         problems.append(f"it used another VAE, {vae}; the model's own is taken")

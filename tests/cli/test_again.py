@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sdlite import output
 from tests.cli.conftest import Run
+from tests.null.test_carried import comfy, png
 
 A1111 = (
     "a cat\nNegative prompt: dog\nSteps: 3, Sampler: DPM++ 2M Karras, CFG scale: 2, Seed: 5, "
@@ -158,3 +160,28 @@ def test_one_line_and_exit_code_2(
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
     assert not Path("b.png").exists()
+
+
+def test_a_picture_of_comfyui(run: Run) -> None:
+    with_chunks("a.png", prompt=comfy(n10={"lora_name": "missing.safetensors"}))
+    done = run("again", "a.png", "--change", "size=64x64", "--change", "steps=2", "-o", "b.png")
+    assert done.exit_code == 0, done.output
+    assert "its LoRA missing is not in the model folders: drawn without it" in done.stderr
+    assert "it was drawn with dream 8, this is tiny" in done.stderr
+    assert "it was drawn by ComfyUI: another engine rounds otherwise" in done.stderr
+    run("generate", "a (castle:1.2)", "--negative", "ugly", "--seed", "156680208700286", "-s", "2",
+        "-g", "8", "--size", "64x64", "--sampler", "DPM++ 2M", "--schedule", "Karras",
+        "--emphasis", "ComfyUI", "-o", "c.png")  # fmt: skip
+    with Image.open("b.png") as again, Image.open("c.png") as alone:
+        assert again.tobytes() == alone.tobytes()
+
+
+def with_chunks(name: str, **chunks: object) -> None:
+    png(**chunks).save(name, pnginfo=info_of(chunks))
+
+
+def info_of(chunks: dict[str, object]) -> PngInfo:
+    info = PngInfo()
+    for name, value in chunks.items():
+        info.add_text(name, json.dumps(value))
+    return info

@@ -40,7 +40,7 @@ LAYERS = (
         "foreign",
         "compilecache",
     ),
-    ("text", "sampling", "image", "weights", "metadata", "output", "preview"),
+    ("text", "sampling", "image", "weights", "metadata", "carried", "output", "preview"),
     (
         "settings",
         "home",
