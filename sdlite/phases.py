@@ -68,11 +68,9 @@ from sdlite.weights.vae import Vae
 
 
 class Phases:
-    """What a pipeline does with a package, phase by phase, as a plan says.
+    """What a pipeline does with a ``package``, phase by phase, as a plan says.
 
-    Args:
-        package: the opened package.
-        vae: an autoencoder instead of the package's.
+    ``vae`` is an autoencoder instead of the package's.
     """
 
     def __init__(self, package: Package, vae: Vae | None = None) -> None:
@@ -119,8 +117,7 @@ class Phases:
             chosen: its plan.
             recorder: measures.
             earlier: in a second pass, the steps of the first. Prompts that change count on from
-                there; in a first pass they count the steps of the whole schedule, also where an
-                edit starts in the middle of it, as A1111 does.
+                there; in a first pass they count all steps of the schedule, as A1111 does.
             more: whether a second pass follows.
             applied: LoRAs and embeddings.
         """
@@ -391,8 +388,8 @@ class Phases:
     def _session(
         self, component: str, chosen: Plan, meter: Meter, applied: Applied = NOTHING
     ) -> AbstractContextManager[Session]:
-        placement, replaced = chosen.placement(component), applied.replaced(component)
-        used = self._components.use(placement, meter, chosen.resident, replaced)
+        place, replaced = chosen.placement(component), applied.replaced(component)
+        used = self._components.use(place, meter, chosen.resident, replaced)
         return with_edges(used, component, chosen.shape.tiling)
 
 

@@ -229,9 +229,8 @@ class Edit:
     padding: int = 32
     """Pixels of surroundings ``only_masked`` takes with it."""
     resize: str | None = None
-    """How the picture comes to the size of the request: ``stretch``, ``crop`` or ``fill`` (edges
-    drawn out). None is ``stretch``, or without a size ``pad``: the picture's own size, padded to a
-    multiple of 8 and cropped back."""
+    """How it comes to the size of the request: ``stretch``, ``crop`` or ``fill`` (edges drawn out).
+    None is ``stretch``, or without a size ``pad``: its own, padded and cropped back."""
     paste: bool = True
     """Outside the mask and its blur every byte stays. Otherwise the picture is the decoder's."""
     image_guidance: float = 1.5
@@ -252,8 +251,7 @@ class Hires:
     height: int | None = None
     """Pixels, a multiple of 8, instead of ``scale``."""
     upscaler: str = "Latent"
-    """In between: ``Latent`` and its kinds, or over pixels ``Lanczos``, ``Bilinear``, ``Nearest``,
-    or the name of an upscaler in the model folders; see ``sdlite.edit.upscale``."""
+    """In between: ``Latent`` and its kinds, ``Lanczos``, ``Bilinear``, ``Nearest``, or a network."""
     steps: int | None = None
     """Intervals the second pass runs; None is as many as the first."""
     strength: float = 0.7
@@ -335,7 +333,7 @@ class Request:
     """The noise levels to visit, falling, instead of a schedule; 0 at the end is added. They
     decide ``steps``."""
     tiling: str = ""
-    """Opposite edges fit each other: ``x`` (left and right), ``y`` (top and bottom) or ``xy``."""
+    """Opposite edges that fit: ``x`` (left and right), ``y`` (top and bottom) or ``xy``."""
     loras: tuple[LoraUse, ...] = ()
     """LoRAs beside those the prompt names in tags."""
     embeddings: tuple[Path, ...] = ()

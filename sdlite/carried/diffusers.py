@@ -47,9 +47,9 @@ def read_arguments(values: Mapping[str, object]) -> Carried:
     sampler, schedule, problems = _scheduler(values)
     if sampler is not None:
         problems.append("diffusers' schedulers may space their steps in another way")
-    skip = given["Clip skip"]
+    skip = str(given["Clip skip"])
     # There 1 means what A1111 calls 2.
-    given["Clip skip"] = int(skip) + 1 if _whole(skip) and int(str(skip)) > 0 else None
+    given["Clip skip"] = int(skip) + 1 if re.fullmatch(r"[1-9]\d?", skip) else None
     others = sorted(name for name in values if name not in FOLLOWED and _said(values[name]))
     if others:
         problems.append(f"arguments that are not followed: {', '.join(others[:12])}")
@@ -75,10 +75,6 @@ def _first(values: Mapping[str, object], names: tuple[str, ...]) -> object:
 
 def _said(value: object) -> bool:
     return value not in (None, False, "", 0, [], {})
-
-
-def _whole(value: object) -> bool:
-    return bool(re.fullmatch(r"\d{1,3}", str(value)))
 
 
 def _scheduler(values: Mapping[str, object]) -> tuple[str | None, str | None, list[str]]:

@@ -249,7 +249,11 @@ def _without_missing(prompt: str, hashes: str, problems: list[str]) -> str:
         is_now = short_hash(path, whole=False) if was else ""
         if was and not is_now.startswith(was[:12]) and not was.startswith(is_now):
             problems.append(f"its LoRA {name} had hash {was}, the one here has {is_now}")
-    return prompt if prompt.strip() or not words.strip() else words
+    named = {tag.arguments[0] for tag in tags if tag.arguments}
+    for name, was in told.items():
+        if name not in named:
+            problems.append(f"it used LoRA {name}: {was}, which its prompt does not name")
+    return prompt.strip() if prompt.strip() or not words.strip() else words
 
 
 def _extras(found: Parameters, problems: list[str]) -> None:
