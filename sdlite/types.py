@@ -251,7 +251,7 @@ class Hires:
     height: int | None = None
     """Pixels, a multiple of 8, instead of ``scale``."""
     upscaler: str = "Latent"
-    """In between: ``Latent`` and its kinds, ``Lanczos``, ``Bilinear``, ``Nearest``, or a network."""
+    """In between: ``Latent`` and its kinds, ``Lanczos``, ``Bilinear``, ``Nearest``, a network."""
     steps: int | None = None
     """Intervals the second pass runs; None is as many as the first."""
     strength: float = 0.7
