@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdlite.outpaint import Margins
@@ -20,13 +20,24 @@ STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED, SUSPENDED)
 
 
 @dataclass(frozen=True)
+class Task:
+    """Work for an engine that is no drawing."""
+
+    work: Callable[[Job], Any]
+    """Does it and gives what becomes ``Job.value``; ends early when ``Job.cancel`` is set, by
+    raising ``Cancelled``."""
+    alone: bool = False
+    """Whether the open model has to make room for it."""
+
+
+@dataclass(frozen=True)
 class Order:
     """What is asked for."""
 
     model: str
     """Name of a model."""
     requests: tuple[Request, ...]
-    """Completed; carried out one after the other."""
+    """Completed; carried out one after the other. Empty where there is a ``task``."""
     client: str
     """Who asks: jobs of one client share a turn."""
     source: str = "native"
@@ -35,6 +46,8 @@ class Order:
     """How much it is, in pixels times steps; see ``work_of``."""
     margins: Margins | None = None
     """What to paint beyond the edges of the one request's picture."""
+    task: Task | None = None
+    """What to do instead of drawing."""
     kept: bool = False
     """Whether it goes on when the server is started again, see ``Journal``."""
 
@@ -76,6 +89,8 @@ class Job:
     """How far it is."""
     results: list[Result] = field(default_factory=list)
     """What is finished."""
+    value: Any = None
+    """What a task gave."""
     done: int = 0
     """Requests an earlier server finished."""
     suspended: bool = False
@@ -104,7 +119,7 @@ class Job:
         """How much is done, 0 to 1."""
         if self.state == DONE:
             return 1.0
-        count = len(self.order.requests)
+        count = max(len(self.order.requests), 1)
         now = self.progress
         within = min(now.step / now.steps, 1.0) if now.steps else 0.0
         return min((now.number + within) / count, 1.0)

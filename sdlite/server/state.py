@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdlite.server.guard import Access
-from sdlite.server.jobs import DONE, Job, Order, work_of
+from sdlite.server.jobs import DONE, Job, Order, Task, work_of
 from sdlite.server.kept import Kept
 from sdlite.server.limits import Limits, check_images, check_request
 from sdlite.server.metrics import Metrics
@@ -108,6 +108,12 @@ class Server:
     def archive(self) -> Archive:
         """Where jobs are looked up."""
         return self._kept if self.ledger is None else self.ledger.archive
+
+    def task(
+        self, client: str, source: str, work: Callable[[Job], Any], alone: bool = False
+    ) -> Job:
+        """Let work wait that is no drawing; ``Task`` says what it does."""
+        return self.room.submit(Order("", (), client, source, task=Task(work, alone)))
 
     def start(self) -> None:
         """Take on what an earlier server left, and begin to draw."""

@@ -321,7 +321,7 @@ def test_lists(client: Any) -> None:
     for path in ("sd-vae", "hypernetworks", "face-restorers", "realesrgan-models", "loras"):
         assert get(path) == []
     assert get("embeddings") == {"loaded": {}, "skipped": {}}
-    names = ["x/y/z plot", "controlnet"]
+    names = ["x/y/z plot", "controlnet m2m", "controlnet"]
     assert get("scripts") == {"txt2img": names, "img2img": names}
     assert {item["name"] for item in get("script-info")} == {"x/y/z plot", "controlnet"}
     assert get("memory")["ram"].keys() == {"free", "used", "total"}

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from sdlite.server.a1111 import controlnet, lists
 from sdlite.server.a1111.answer import answer
 from sdlite.server.a1111.drawing import read_drawing
-from sdlite.server.a1111.extras import extra_batch, extra_single, png_info
+from sdlite.server.a1111.extras import extra_batch, extra_single, networks, png_info
 from sdlite.server.a1111.options import Options
 from sdlite.server.a1111.progress import progress
 from sdlite.server.a1111.schema import (
@@ -166,10 +166,18 @@ class Api:
         await in_thread(self._options.set, call.body.model_dump())
 
     async def _extra_single(self, call: Call) -> Any:
-        return await in_thread(extra_single, self._server, call.body, self._format())
+        return await self._enlarged(call, extra_single)
 
     async def _extra_batch(self, call: Call) -> Any:
-        return await in_thread(extra_batch, self._server, call.body, self._format())
+        return await self._enlarged(call, extra_batch)
+
+    async def _enlarged(self, call: Call, enlarge: Callable[..., dict[str, Any]]) -> Any:
+        server, body, format = self._server, call.body, self._format()
+        if not await in_thread(networks, body):
+            return await in_thread(enlarge, server, body, format, None)
+        job = server.task(call.client, "extras", lambda job: enlarge(server, body, format, job))
+        await call.wait(job)
+        return job.value
 
     def _format(self) -> str:
         return str(self._options.with_overrides({})["samples_format"])

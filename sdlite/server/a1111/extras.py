@@ -1,29 +1,39 @@
-"""Enlarging pictures, and reading what is written in them."""
+"""Enlarging pictures, and reading what is written in them.
+
+Resampling is done at once; a network takes its turn in the engine room as a drawing does.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from sdlite.errors import UnknownName
 from sdlite.server.a1111.lists import PIXEL_UPSCALERS
 from sdlite.server.a1111.schema import ExtraBatch, Extras, ExtraSingle
-from sdlite.server.limits import Limits
+from sdlite.server.jobs import Progress
 from sdlite.server.pictures import from_base64, open_bytes, read_picture, to_base64
 from sdlite.server.problem import Refused, unsupported
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from sdlite.server.jobs import Job
     from sdlite.server.state import Server
+    from sdlite.upscalers.files import UpscalerFile
 
 
-def extra_single(server: Server, body: ExtraSingle, format: str) -> dict[str, Any]:
-    """``POST extra-single-image``."""
-    words, picture = enlarged(read_picture(body.image, server.limits), body, server.limits)
+Way: TypeAlias = "str | UpscalerFile"
+"""How to enlarge: the name of a way of resampling, or a network."""
+
+
+def extra_single(server: Server, body: ExtraSingle, format: str, job: Job | None) -> dict[str, Any]:
+    """``POST extra-single-image``; ``job`` is whose turn it is where a network is used."""
+    words, picture = enlarged(server, read_picture(body.image, server.limits), body, job)
     return {"html_info": f"<p>{words}</p>", "image": to_base64(picture, format)}
 
 
-def extra_batch(server: Server, body: ExtraBatch, format: str) -> dict[str, Any]:
-    """``POST extra-batch-images``."""
+def extra_batch(server: Server, body: ExtraBatch, format: str, job: Job | None) -> dict[str, Any]:
+    """``POST extra-batch-images``; ``job`` is whose turn it is where a network is used."""
     limits = server.limits
     if len(body.imageList) > limits.input_images:
         raise Refused(
@@ -34,16 +44,26 @@ def extra_batch(server: Server, body: ExtraBatch, format: str) -> dict[str, Any]
     words, images = "", []
     for item in body.imageList:
         # One after the other: a batch takes the memory of one picture.
-        words, picture = enlarged(read_picture(item.data, limits, "an image"), body, limits)
+        image = read_picture(item.data, limits, "an image")
+        words, picture = enlarged(server, image, body, job)
         images.append(to_base64(picture, format))
     return {"html_info": f"<p>{words}</p>", "images": images}
 
 
-def enlarged(image: Image, body: Extras, limits: Limits) -> tuple[str, Image]:
+def networks(body: Extras) -> bool:
+    """Whether a network is asked for; raises ``Refused`` for an upscaler that is not there."""
+    ways = [_upscaler(body.upscaler_1)]
+    if body.extras_upscaler_2_visibility > 0:
+        ways.append(_upscaler(body.upscaler_2))
+    return any(way is not None and not isinstance(way, str) for way in ways)
+
+
+def enlarged(server: Server, image: Image, body: Extras, job: Job | None) -> tuple[str, Image]:
     """What was done, in A1111's words, and the picture.
 
     As there, the upscaler ``None`` leaves a picture as it is, whatever the size asked for.
     """
+    limits = server.limits
     if body.gfpgan_visibility > 0:
         raise unsupported("gfpgan_visibility above 0")
     if body.codeformer_visibility > 0:
@@ -69,14 +89,14 @@ def enlarged(image: Image, body: Extras, limits: Limits) -> tuple[str, Image]:
             f"a picture of {whole[0]}x{whole[1]}; at most {limits.input_pixels} pixels are made",
             "too_many_pixels",
         )
-    done = _resized(image, whole, first)
-    words += f", Postprocess upscaler: {first}"
+    done = _resized(server, image, whole, first, job)
+    words += f", Postprocess upscaler: {_name(first)}"
     if second is not None and body.extras_upscaler_2_visibility > 0:
         from PIL import Image as Images
 
-        other = _resized(image, whole, second)
+        other = _resized(server, image, whole, second, job)
         done = Images.blend(done, other, body.extras_upscaler_2_visibility)
-        words += f", Postprocess upscaler 2: {second}"
+        words += f", Postprocess upscaler 2: {_name(second)}"
     if body.resize_mode == 1 and body.upscaling_crop and whole != size:
         left, top = ((a - b) // 2 for a, b in zip(whole, size, strict=True))
         done = done.crop((left, top, left + size[0], top + size[1]))
@@ -84,20 +104,55 @@ def enlarged(image: Image, body: Extras, limits: Limits) -> tuple[str, Image]:
     return words, done
 
 
-def _upscaler(name: str) -> str | None:
-    """An upscaler's spelling; None for none."""
+def _upscaler(name: str) -> Way | None:
+    """An upscaler in any case; None for none."""
+    from sdlite.upscalers.files import find_named
+
     for known in PIXEL_UPSCALERS:
         if known.casefold() == name.strip().casefold():
             return None if known == "None" else known
-    raise Refused(
-        404, f"Upscaler {name[:80]!r} not found; known: {', '.join(PIXEL_UPSCALERS)}", "not_found"
-    )
+    try:
+        return find_named(name.strip())
+    except UnknownName as error:
+        names = ", ".join((*PIXEL_UPSCALERS, *error.valid))
+        raise Refused(
+            404, f"Upscaler {name[:80]!r} not found; known: {names}", "not_found"
+        ) from error
 
 
-def _resized(image: Image, size: tuple[int, ...], name: str) -> Image:
-    from sdlite.edit.upscale import UPSCALERS
+def _name(way: Way) -> str:
+    return way if isinstance(way, str) else way.name
 
-    return image.resize((size[0], size[1]), UPSCALERS[name].pixels)
+
+def _resized(
+    server: Server, image: Image, size: tuple[int, ...], way: Way, job: Job | None
+) -> Image:
+    width, height = size
+    if isinstance(way, str):
+        from sdlite.edit.upscale import UPSCALERS
+
+        return image.resize((width, height), UPSCALERS[way].pixels)
+    from sdlite.upscalers.enlarge import upscale
+
+    assert job is not None
+
+    def on_tile(done: int, total: int) -> None:
+        job.progress = Progress(step=done, steps=total)
+        job.tell()
+
+    setup = server.setup
+    return upscale(
+        image,
+        way.path,
+        size=(width, height),
+        runtime=setup.runtime,
+        device=setup.devices[0],
+        threads=setup.threads,
+        precision=setup.precision,
+        max_memory=setup.max_memory,
+        on_tile=on_tile,
+        cancel=job.cancel,
+    ).image
 
 
 def png_info(server: Server, text: str) -> dict[str, Any]:

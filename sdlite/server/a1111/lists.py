@@ -64,16 +64,30 @@ def schedulers() -> list[dict[str, Any]]:
 
 
 def upscalers() -> list[dict[str, Any]]:
-    """``GET upscalers``."""
+    """``GET upscalers``: ways of resampling, and the networks in the model folders."""
+    from sdlite.upscalers.files import installed
+
+    ways = [(name, None, None, 4) for name in PIXEL_UPSCALERS]
+    networks = [(file.name, file.kind, str(file.path), file.scale) for file in installed()]
     return [
-        {"name": name, "model_name": None, "model_path": None, "model_url": None, "scale": 4}
-        for name in PIXEL_UPSCALERS
+        {
+            "name": name,
+            "model_name": kind,
+            "model_path": path,
+            "model_url": None,
+            "scale": scale,
+        }
+        for name, kind, path, scale in (*ways, *networks)
     ]
 
 
 def scripts() -> dict[str, list[str]]:
-    """``GET scripts``."""
-    names = ["x/y/z plot", "controlnet"]
+    """``GET scripts``.
+
+    By the script "controlnet m2m" clients see that the extension is there; webuiapi goes on sending
+    the units of the call before where it is not. It cannot be used.
+    """
+    names = ["x/y/z plot", "controlnet m2m", "controlnet"]
     return {"txt2img": names, "img2img": names}
 
 

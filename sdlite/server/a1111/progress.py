@@ -40,7 +40,7 @@ def _answer(
         "interrupted": job is not None and job.interrupted,
         "stopping_generation": job is not None and job.stop.is_set(),
         "job": "" if job is None else job.order.source,
-        "job_count": 0 if job is None else len(job.order.requests),
+        "job_count": 0 if job is None else max(len(job.order.requests), 1),
         "job_timestamp": "0" if job is None else timestamp(job.created),
         "job_no": 0 if job is None else job.progress.number,
         "sampling_step": 0 if job is None else job.progress.step,
