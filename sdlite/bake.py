@@ -14,9 +14,10 @@ import numpy as np
 from sdlite import __version__
 from sdlite.adapters import Adapters
 from sdlite.destination import package_folder
+from sdlite.engine import FileEntry
 from sdlite.errors import RequestError
 from sdlite.loras import LoraUse
-from sdlite.manifest import MANIFEST, FileEntry, Source, WeightFile, dump_manifest
+from sdlite.manifest import MANIFEST, Source, WeightFile, dump_manifest
 from sdlite.package import Package
 from sdlite.text.tags import tag_of
 from sdlite.types import Array, Request

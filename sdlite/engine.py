@@ -36,18 +36,32 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class FileEntry:
+    """One file of a package."""
+
+    path: str
+    """Relative to the package, forward slashes, inside it."""
+    size: int
+    """Bytes."""
+    sha256: str
+    """Hexadecimal."""
+
+
+@dataclass(frozen=True)
 class Artifact:
-    """One graph file of a package."""
+    """One graph of a package."""
 
     component: str
     """``text_encoder``, ``unet``, ``vae_encoder``, ``vae_decoder`` ..."""
     format: str
-    """``onnx`` (later ``openvino``, ``coreml``)."""
+    """``onnx`` or ``coreml``."""
     variant: str
     """``plain``, ``fused``, ``segment``, ``embeddings`` ...; ``+control`` ends those that also take
-    what ControlNets say."""
+    what ControlNets say. Of Core ML graphs how attention is written: ``original`` or
+    ``split_einsum``."""
     precision: str
-    """Precision of the stored weights: ``fp32`` or ``fp16``."""
+    """Precision of the stored weights: ``fp32``, ``fp16``; ``palette4``, ``palette6`` and
+    ``palette8`` are indices of so many bits into float16 values."""
     graph: str
     """Graph file, relative to the package, with forward slashes."""
     graph_size: int
@@ -61,7 +75,7 @@ class Artifact:
     weights: str | None = None
     """Weight file the graph refers to, relative to the package; None when it holds its own."""
     index: int = 0
-    """Place in the chain, for ``segment``."""
+    """Place in the chain, for graphs that are cut into several."""
     opset: int = 0
     """ONNX opset of the default domain; 0 for other formats."""
     domains: tuple[str, ...] = ()
@@ -70,6 +84,14 @@ class Artifact:
     """Estimate of private bytes at peak for one item of the reference size, for the planner."""
     widened_bytes: int = 0
     """Private bytes of weights that are stored narrow and widened anew in every call."""
+    files: tuple[FileEntry, ...] = ()
+    """Further files the graph consists of, where it is a folder; ``graph`` is then the file in it
+    that holds the program."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the graph's own files, without a weight file it refers to."""
+        return self.graph_size + sum(entry.size for entry in self.files)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,9 @@ def component_bytes(
             + (artifact.widened_bytes if mapped else 0)
             for artifact in artifacts
         )
+    if runtime == "coreml":
+        # It copies the weights once, and what flows through is 16 bits wide.
+        return stored + activations // 2, 0
     if runtime == "openvino":
         # It packs the weights for what it computes in, and reads them from pages of the file.
         narrow = precision in ("bf16", "fp16")
@@ -99,7 +102,7 @@ def weight_bytes(
     """
     weights = package.manifest.weights.get(component)
     if weights is None:
-        size = sum(artifact.graph_size for artifact in artifacts)
+        size = sum(artifact.size for artifact in artifacts)
         precision = artifacts[0].precision
     else:
         size, precision = weights.file.size, weights.precision

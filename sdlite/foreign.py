@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sdlite import __version__
-from sdlite.engine import Artifact
+from sdlite.engine import Artifact, FileEntry
 from sdlite.errors import PackageInvalid, PackageMissing, UnknownFamily
 from sdlite.manifest import (
     MANIFEST,
@@ -24,7 +24,6 @@ from sdlite.manifest import (
     MAX_TRAIN_STEPS,
     VERSION,
     Defaults,
-    FileEntry,
     LatentSpace,
     Licence,
     Manifest,

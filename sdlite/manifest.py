@@ -14,7 +14,7 @@ from typing import Literal
 
 from sdlite import schema
 from sdlite.adapterentry import AdapterEntry, check_adapters
-from sdlite.engine import Artifact
+from sdlite.engine import Artifact, FileEntry
 from sdlite.errors import PackageInvalid, PackageMissing, PackageTooNew
 
 MANIFEST = "sdlite.json"
@@ -30,18 +30,6 @@ LATENT_PORTS = {("unet", "sample"), ("vae_decoder", "latent_sample")}
 """Inputs that take latents, by component."""
 PATH_REFUSED = re.compile(r"[\\:\x00-\x1f\ud800-\udfff]")
 """Separators of other systems, drive letters, control characters, halves of characters."""
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """One file of the package."""
-
-    path: str
-    """Relative to the package, forward slashes, inside it."""
-    size: int
-    """Bytes."""
-    sha256: str
-    """Hexadecimal."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +262,8 @@ def check_manifest(root: Path, manifest: Manifest) -> None:
     _check_distinct(where, manifest.artifacts)
     paths = {weights.file.path for weights in manifest.weights.values()}
     for artifact in manifest.artifacts:
-        safe_path(root, artifact.graph)
+        for path in (artifact.graph, *(entry.path for entry in artifact.files)):
+            safe_path(root, path)
         if artifact.weights is not None and artifact.weights not in paths:
             raise PackageInvalid(
                 f"{where}: graph {artifact.graph} refers to {artifact.weights}, "
@@ -370,8 +359,8 @@ def _check_tensors(where: str, weights: WeightFile) -> None:
 def least_reader(manifest: Manifest) -> int:
     """The least package version whose readers understand a manifest.
 
-    Version 2 added families but ``sd1``, version 3 adapters, and both every field of theirs that
-    ``schema.encode`` leaves out while it has its default.
+    Version 2 added families but ``sd1``, version 3 adapters and graphs of several files, and both
+    every field of theirs that ``schema.encode`` leaves out while it has its default.
     """
     later = (
         manifest.family != "sd1",
@@ -381,7 +370,7 @@ def least_reader(manifest: Manifest) -> int:
         manifest.task != "text",
         manifest.force_zeros_for_empty_prompt,
     )
-    if manifest.adapters:
+    if manifest.adapters or any(artifact.files for artifact in manifest.artifacts):
         return 3
     return 2 if any(later) else 1
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdlite.engine import Artifact
+from sdlite.engine import Artifact, FileEntry
 from sdlite.errors import PackageCorrupt, PackageMissing, UnknownName
-from sdlite.manifest import FileEntry, Manifest, WeightFile, read_manifest, safe_path
+from sdlite.manifest import Manifest, WeightFile, read_manifest, safe_path
 
 HASH_ON_OPEN_BYTES = 64 << 20
 """Files up to this size are hashed whenever a package is opened; larger ones by ``verify``."""
@@ -60,6 +60,7 @@ class Package:
         manifest = self.manifest
         for artifact in manifest.artifacts:
             yield FileEntry(artifact.graph, artifact.graph_size, artifact.graph_sha256)
+            yield from artifact.files
         for weights in manifest.weights.values():
             yield weights.file
         for tokenizer in manifest.tokenizers:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from sdlite_export.source.layout import text_slots, unet_slots
 
-from sdlite.manifest import FileEntry, TensorEntry, WeightFile
+from sdlite.engine import FileEntry
+from sdlite.manifest import TensorEntry, WeightFile
 from sdlite.package import Package
 from tests.export.makers import TorchFile, safetensors_bytes
 from tests.tiny import Tiny

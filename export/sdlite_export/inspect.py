@@ -138,7 +138,7 @@ def _package(
         for artifact in manifest.artifacts:
             if artifact.component == name:
                 key = (artifact.variant, artifact.format, artifact.precision)
-                graphs.setdefault(key, []).append(artifact.graph_size)
+                graphs.setdefault(key, []).append(artifact.size)
         lines = tuple(
             f"{variant}{f' x{len(sizes)}' if len(sizes) > 1 else ''} "
             f"({format}, {precision}, {sum(sizes)} bytes)"

@@ -11,8 +11,9 @@ from typing import IO
 
 import numpy as np
 
+from sdlite.engine import FileEntry
 from sdlite.errors import OutputError, SourceCorrupt, SourceError
-from sdlite.manifest import FileEntry, TensorEntry
+from sdlite.manifest import TensorEntry
 from sdlite.tensors.base import TensorInfo, Tensors
 from sdlite.types import Array
 from sdlite_export.emit.graph import WeightNeed, stored_dtype

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sdlite.engine import Artifact, TensorSpec
+from sdlite.engine import Artifact, FileEntry, TensorSpec
 from sdlite.errors import NoPlan, RequestError, UnknownName
 from sdlite.manifest import (
     Defaults,
-    FileEntry,
     LatentSpace,
     Licence,
     Manifest,
