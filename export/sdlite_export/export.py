@@ -13,12 +13,11 @@ from pathlib import Path
 
 from sdlite import __version__, memory
 from sdlite.destination import check_replaceable, package_folder
-from sdlite.engine import Artifact
-from sdlite.errors import Cancelled, UnknownName
+from sdlite.engine import Artifact, FileEntry
+from sdlite.errors import Cancelled, RequestError, UnknownName
 from sdlite.manifest import (
     MANIFEST,
     VERSION,
-    FileEntry,
     Licence,
     Manifest,
     Parity,
@@ -37,12 +36,19 @@ from sdlite_export.emit.components import (
     reference_sizes,
     write_graphs,
 )
+from sdlite_export.emit.coreml.package import (
+    CoremlOptions,
+    CoremlPlan,
+    check_options,
+    plan_coreml,
+    write_coreml,
+)
 from sdlite_export.source import Checkpoint, Prediction, open_source
 from sdlite_export.verify import verify_package
 from sdlite_export.weights import write_weights
 
 PRECISIONS = ("fp16", "fp32")
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "coreml")
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction")
 GRAPH_ALLOWANCE = 16 << 20
 """Bytes kept free for graphs, tokenizer and manifest when disk space is checked."""
@@ -64,7 +70,7 @@ class ExportReport:
     size: int
     """Bytes of all files."""
     sizes: dict[str, int]
-    """Bytes of each component's weight file."""
+    """Bytes of each component's weights."""
     seconds: float
     """Wall-clock time."""
     peak_bytes: int | None
@@ -87,6 +93,7 @@ def export_package(
     name: str | None = None,
     prediction: Prediction | None = None,
     progress: Progress | None = None,
+    coreml: CoremlOptions | None = None,
 ) -> ExportReport:
     """Export a checkpoint to a package folder that appears complete or not at all.
 
@@ -94,14 +101,17 @@ def export_package(
         source: a diffusers folder or a single ``.safetensors``, ``.ckpt``, ``.pt``, ``.bin`` file.
         dest: folder to make; an existing package is replaced only with ``force``.
         precision: precision of the stored weights, ``fp16`` or ``fp32``; vectors stay float32.
-        format: ``onnx``.
+        format: ``onnx``, or ``coreml``, which stores in fp16.
         force: whether to replace a package.
         name: model name; that of the source by default.
         prediction: ``epsilon`` or ``v_prediction``, over what the source says or seems to be.
         progress: told label, bytes done, bytes in all; may raise to stop.
+        coreml: how the format ``coreml`` is written; its defaults without.
 
     Raises ``UnknownName`` for a precision or format, ``SourceError`` for a checkpoint that cannot
-    be read or does not fit its description, ``OutputError`` when ``dest`` cannot be written.
+    be read or does not fit its description, ``OutputError`` when ``dest`` cannot be written,
+    ``RequestError`` for options of the other format, ``RuntimeUnavailable`` for ``coreml`` without
+    coremltools.
     """
     started = time.monotonic()
     if precision not in PRECISIONS:
@@ -110,11 +120,26 @@ def export_package(
         raise UnknownName("prediction type", prediction, PREDICTIONS)
     if format not in FORMATS:
         raise UnknownName("format", format, FORMATS)
+    if format == "coreml":
+        coreml = coreml or CoremlOptions()
+        if precision != "fp16":
+            raise RequestError(f"precision {precision}: Core ML packages are stored in fp16")
+        check_options(coreml)
+    elif coreml is not None:
+        raise RequestError("attention, chunks, palette and size are for the format coreml")
     source, dest = Path(source), Path(dest)
     check_replaceable(dest, force)
     checkpoint = open_source(source, prediction)
-    plans = plan_package(checkpoint, precision)
+    if coreml is not None and coreml.size is not None:
+        width, height = coreml.size
+        defaults = replace(checkpoint.defaults, width=width, height=height)
+        checkpoint = replace(checkpoint, defaults=defaults)
+    plans: Sequence[Plan | CoremlPlan] = (
+        plan_package(checkpoint, precision) if coreml is None else plan_coreml(checkpoint, coreml)
+    )
     needed = sum(plan.size for plan in plans) + GRAPH_ALLOWANCE
+    if coreml is not None:
+        needed += max(plan.size for plan in plans)  # a scratch file
     with package_folder(dest, needed, force=force) as folder:
         manifest = write_package(checkpoint, folder, precision, name, progress, plans)
         parity = verify_package(folder, manifest)
@@ -125,9 +150,9 @@ def export_package(
     return ExportReport(
         path=dest,
         name=manifest.name,
-        precision=precision,
+        precision=next(a.precision for a in manifest.artifacts if a.component == "unet"),
         size=size,
-        sizes={part: weights.file.size for part, weights in manifest.weights.items()},
+        sizes=_sizes(manifest),
         seconds=time.monotonic() - started,
         peak_bytes=memory.high_water(),
         licence=manifest.licence.id,
@@ -149,7 +174,7 @@ def write_package(
     precision: str = "fp16",
     name: str | None = None,
     progress: Progress | None = None,
-    plans: Sequence[Plan] | None = None,
+    plans: Sequence[Plan | CoremlPlan] | None = None,
 ) -> Manifest:
     """Write a package into an empty folder; whoever calls makes that atomic.
 
@@ -174,14 +199,17 @@ def write_package(
         for plan in plans:
             part = plan.component.name
             (folder / part).mkdir()
-            artifacts += write_graphs(plan, folder, precision, sizes)
 
             def report(count: int, part: str = part) -> None:
                 nonlocal done
                 done += count
                 if progress is not None:
-                    progress(part, done, total)
+                    progress(part, min(done, total), total)
 
+            if isinstance(plan, CoremlPlan):
+                artifacts += write_coreml(checkpoint, plan, folder, report)
+                continue
+            artifacts += write_graphs(plan, folder, precision, sizes)
             entry = write_weights(
                 folder / part / WEIGHTS,
                 plan.needs,
@@ -213,6 +241,14 @@ def write_package(
     manifest = replace(manifest, reader=least_reader(manifest))
     write_manifest(folder, manifest)
     return manifest
+
+
+def _sizes(manifest: Manifest) -> dict[str, int]:
+    sizes = {part: weights.file.size for part, weights in manifest.weights.items()}
+    for artifact in manifest.artifacts:
+        if artifact.files:
+            sizes[artifact.component] = sizes.get(artifact.component, 0) + artifact.size
+    return sizes
 
 
 @contextmanager

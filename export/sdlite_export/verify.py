@@ -44,6 +44,8 @@ def verify_package(root: Path, manifest: Manifest) -> tuple[Parity, ...]:
         return ()
     groups: dict[str, dict[str, list[Artifact]]] = {}
     for artifact in manifest.artifacts:
+        if artifact.format != "onnx":
+            continue
         variants = groups.setdefault(artifact.component, {})
         variants.setdefault(artifact.variant, []).append(artifact)
     found = []

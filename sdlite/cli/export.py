@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from sdlite.cli.progress import ByteBar, wanted
 from sdlite.cli.table import readable
 from sdlite.errors import RequestError
 from sdlite.settings import choice
+from sdlite.settings import size as size_of
 
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "coreml")
+ATTENTIONS = ("original", "split_einsum")
+PALETTES = ("4", "6", "8")
 PREDICTIONS = ("epsilon", "v_prediction")
 
 
@@ -31,7 +35,24 @@ PREDICTIONS = ("epsilon", "v_prediction")
     default="fp16",
     help="fp16 (half the size, the default) or fp32.",
 )
-@click.option("--format", metavar="NAME", default="onnx", help="onnx, the only one so far.")
+@click.option(
+    "--format",
+    metavar="NAME",
+    default="onnx",
+    help="onnx (the default), or coreml for a Mac's GPU and Neural Engine.",
+)
+@click.option(
+    "--attention",
+    metavar="NAME",
+    help="coreml: original (for the GPU, the default) or split_einsum (for the Neural Engine).",
+)
+@click.option("--chunks", is_flag=True, help="coreml: cut the U-Net in two, for the Neural Engine.")
+@click.option(
+    "--palette", metavar="BITS", help="coreml: weights as indices of 4, 6 or 8 bits. Default: fp16."
+)
+@click.option(
+    "--size", metavar="WxH", help="coreml: the one size it draws. Default: the model's own."
+)
 @click.option(
     "--force", is_flag=True, help="Replace DEST if it is there, once the new one is done."
 )
@@ -63,6 +84,10 @@ def export(
     package: str | None,
     progress: bool | None,
     as_json: bool,
+    attention: str | None,
+    chunks: bool,
+    palette: str | None,
+    size: str | None,
 ) -> None:
     """Make a package folder of SOURCE, without PyTorch.
 
@@ -82,9 +107,14 @@ def export(
       sdlite export dream.safetensors /big/disk/dream --precision fp32
       sdlite export control_canny.safetensors --for dream --name canny
       sdlite export RealESRGAN_x4plus.pth
+      sdlite export dream.safetensors --format coreml --attention split_einsum --chunks --palette 6
     """
     path = Path(source)
+    coreml = coreml_options(attention, chunks, palette, size)
+    given = next((option for option, value in coreml.items() if value), None)
     if package is not None:
+        if given is not None or format != "onnx":
+            raise RequestError(f"--{given or 'format'} is about checkpoints, not what --for adds")
         added = add_one(path, package, dest, precision, force, wanted(progress), name, prediction)
         if as_json:
             click.echo(json.dumps(described(added), indent=1))
@@ -92,12 +122,14 @@ def export(
             tell_added(added)
         return
     if is_upscaler(path):
-        if prediction is not None:
-            raise RequestError(f"{path.name} is an upscaler; --prediction is about checkpoints")
+        if option := "prediction" if prediction is not None else given:
+            raise RequestError(f"{path.name} is an upscaler; --{option} is about checkpoints")
         _upscaler(path, dest, choice(PRECISIONS)("--precision", precision), name, force, as_json)
         return
     target = Path(dest) if dest is not None else home.folders().models / package_name(path)
-    report = export_one(path, target, precision, format, force, wanted(progress), name, prediction)
+    report = export_one(
+        path, target, precision, format, force, wanted(progress), name, prediction, coreml
+    )
     if as_json:
         click.echo(json.dumps(described(report), indent=1))
     else:
@@ -149,6 +181,7 @@ def export_one(
     shown: bool,
     name: str | None = None,
     prediction: str | None = None,
+    coreml: Mapping[str, Any] | None = None,
 ) -> Any:
     """Export with a bar; returns the ``ExportReport``."""
     exported = (
@@ -158,6 +191,9 @@ def export_one(
     if prediction is not None:
         prediction = choice(PREDICTIONS)("--prediction", prediction)
     part = export_part("export")
+    given = {name: value for name, value in (coreml or {}).items() if value}
+    if given and exported[1] != "coreml":
+        raise RequestError(f"--{next(iter(given))} is for --format coreml only")
     with ByteBar(None, shown) as bar:
         return part.export_package(
             source,
@@ -168,6 +204,7 @@ def export_one(
             name=name,
             prediction=prediction,
             progress=bar.set,
+            coreml=part.CoremlOptions(**given) if exported[1] == "coreml" else None,
         )
 
 
@@ -207,6 +244,18 @@ def tell_added(report: Any) -> None:
         f"{report.seconds:.1f} s, licence {report.licence}; draw with --control {report.name} "
         "--control-image FILE"
     )
+
+
+def coreml_options(
+    attention: str | None, chunks: bool, palette: str | None, size: str | None
+) -> dict[str, Any]:
+    """The fields of ``CoremlOptions`` as checked values; nothing where nothing is given."""
+    return {
+        "attention": attention and choice(ATTENTIONS)("--attention", attention),
+        "chunks": chunks,
+        "palette": palette and int(choice(PALETTES)("--palette", palette)),
+        "size": size and size_of("--size", size),
+    }
 
 
 def described(report: Any) -> dict[str, object]:

@@ -133,7 +133,9 @@ def test_arrows_point_one_way(name: str) -> None:
             assert part(target) in {*allowed, "sdlite"}, f"{name} imports {target}"
         if name.startswith("sdlite_export"):
             assert top != "sdlite_runtimes", f"{name} imports {target}"
-            assert top not in ENGINES, f"{name} imports {target}"
+            # What writes a format may use that format's library; it is loaded when it is needed.
+            writer = top == "coremltools" and name.startswith("sdlite_export.emit.coreml.")
+            assert writer or top not in ENGINES, f"{name} imports {target}"
 
 
 def test_every_part_has_a_layer() -> None:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from sdlite.engine import Artifact
 from sdlite.manifest import TensorEntry
@@ -130,7 +131,21 @@ def plan_component(component: Component, precision: str) -> Plan:
     return Plan(component, graphs, needs, plan_weights(needs, precision))
 
 
-def check_checkpoint(checkpoint: Checkpoint, plans: Sequence[Plan]) -> None:
+class Asks(Protocol):
+    """A component that knows which weights it needs."""
+
+    @property
+    def component(self) -> Component:
+        """The part."""
+        ...
+
+    @property
+    def needs(self) -> Mapping[str, WeightNeed]:
+        """Its weights."""
+        ...
+
+
+def check_checkpoint(checkpoint: Checkpoint, plans: Sequence[Asks]) -> None:
     """Compare every tensor set with what its components ask for; raises ``SourceError``."""
     for key, tensors in checkpoint.tensors.items():
         needs: dict[str, WeightNeed] = {}
