@@ -10,7 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sdlite.engine import Artifact, LoadOptions, Runtime, Session, TensorSpec
+from sdlite.engine import (
+    Artifact,
+    LoadOptions,
+    Runtime,
+    Session,
+    SessionReport,
+    TensorSpec,
+    report_of,
+)
 from sdlite.errors import EngineError, PackageInvalid
 from sdlite.memory import release_free_memory, reuse_freed_memory
 from sdlite.tiles import TiledSession
@@ -63,6 +71,14 @@ class ChainSession:
         for name, index in last_use.items():
             if name not in keep:
                 self._drop[index].append(name)
+
+    @property
+    def report(self) -> SessionReport:
+        """What all segments compute in, where that is the same, and what each has to say."""
+        reports = [report_of(session) for session in self._sessions]
+        precisions = {report.precision for report in reports}
+        precision = precisions.pop() if len(precisions) == 1 else None
+        return SessionReport(precision, tuple(note for each in reports for note in each.notes))
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
