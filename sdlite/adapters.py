@@ -149,7 +149,8 @@ class Adapters:
         facts = _facts(path)
         found = self._opened.get(facts)
         if not isinstance(found, Adapter):
-            found = match(open_tensor_file(path), self._package, self._names)
+            names = self._names  # first of all: a package may take no LoRA at all
+            found = match(open_tensor_file(path), self._package, names)
             self._keep(facts, found)
         return found
 

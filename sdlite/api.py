@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sdlite import registry
 from sdlite.choices import CACHE_LIMIT
-from sdlite.engines import is_large
+from sdlite.engines import formats_of, is_large
 from sdlite.foreign import is_foreign, open_foreign
 from sdlite.hardware import describe
 from sdlite.home import compiled_folder, find_model
@@ -62,7 +62,11 @@ def load(
     other = None if vae is None else open_vae(Path(vae), package)
     return Pipeline(
         package,
-        registry.devices(runtime, first=not (is_large(package) or device or precision)),
+        registry.devices(
+            runtime,
+            formats_of(package),
+            first=not (is_large(package) or device or precision),
+        ),
         Budget(max_memory=max_memory, max_vram=max_vram),
         Preferences(
             runtime=runtime,

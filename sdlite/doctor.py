@@ -18,7 +18,7 @@ import numpy as np
 
 from sdlite import api, compilecache, home, registry, settings
 from sdlite.engine import LoadOptions, report_of
-from sdlite.engines import precision_for, variants
+from sdlite.engines import format_of, precision_for, variants
 from sdlite.errors import RuntimeUnavailable, SdliteError
 from sdlite.hardware import describe
 from sdlite.package import Package
@@ -57,7 +57,7 @@ def findings() -> tuple[Finding, ...]:
     found = [*_machine(), first, *_disk(), *_cache(values)]
     usable = 0
     for name in registry.names():
-        if name not in registry.NEVER_CHOSEN:
+        if name not in registry.NEVER_CHOSEN and (name != "coreml" or sys.platform == "darwin"):
             states = list(_engine(name))
             usable += any(state.status == "ok" for state in states)
             found += states
@@ -99,11 +99,14 @@ def _shipped() -> Package | None:
 
 def _run(package: Package, device: Device) -> dict[str, Any]:
     start = time.perf_counter()
-    (artifact,) = next(
-        found
-        for variant in variants(device.runtime, "normal")
-        if (found := package.find("text_encoder", variant))
+    format = format_of(device.runtime)
+    graphs = (
+        package.find("text_encoder", variant, format=format)
+        for variant in variants(device.runtime, "normal", device.name)
     )
+    (artifact,) = next((found for found in graphs if found), (None,))
+    if artifact is None:
+        return {}
     precision = precision_for("text_encoder", device, None)
     options = LoadOptions(threads=describe().physical_cores, precision=precision)
     session = registry.get(device.runtime).load(artifact, package.root, device, options)

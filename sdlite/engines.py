@@ -18,10 +18,15 @@ VARIANTS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("onnxruntime", "normal"): ("fused", "plain"),
     ("onnxruntime", "mapped"): ("segment", "fused", "plain"),
     ("openvino", "normal"): ("plain", "fused"),
+    ("coreml", "normal"): ("original", "split_einsum"),
 }
 """Graph variants an engine runs in a memory mode, best first; others take ``plain``. OpenVINO
 takes the same time for either of its two (SD1.5's U-Net: 2.47 s); plain has fewer nodes."""
-MODES: Mapping[str, tuple[str, ...]] = {"openvino": ("normal",)}
+FORMATS: Mapping[str, str] = {"coreml": "coreml"}
+"""Format of the graphs an engine reads, where it is not ONNX."""
+NEURAL_ENGINE = frozenset({"cpu_and_ne", "all"})
+"""Devices of Core ML for which attention is better written head by head."""
+MODES: Mapping[str, tuple[str, ...]] = {"openvino": ("normal",), "coreml": ("normal",)}
 """Memory modes of an engine that has not all."""
 LARGE_BYTES = 100 << 20
 """Weights of a U-Net from which on compiling for OpenVINO is soon paid back: it takes seconds, and
@@ -32,9 +37,20 @@ EXACT = frozenset({"text_encoder", "text_encoder_2"})
 """Components that cost next to nothing, so that they are not computed narrowly without need."""
 
 
-def variants(runtime: str, mode: str) -> tuple[str, ...]:
+def variants(runtime: str, mode: str, device: str = "") -> tuple[str, ...]:
     """Graph variants to look for, best first."""
-    return VARIANTS.get((runtime, mode), ("plain",))
+    found = VARIANTS.get((runtime, mode), ("plain",))
+    return found[::-1] if runtime == "coreml" and device in NEURAL_ENGINE else found
+
+
+def format_of(runtime: str) -> str:
+    """Format of the graphs an engine reads."""
+    return FORMATS.get(runtime, "onnx")
+
+
+def formats_of(package: Package) -> frozenset[str]:
+    """Formats of the graphs a package has."""
+    return frozenset(artifact.format for artifact in package.manifest.artifacts)
 
 
 def graphs(
@@ -53,8 +69,10 @@ def graphs(
     also takes, the end of its variant. Raises ``NoPlan``.
     """
     for item in (device, *others):
-        for name in variants(item.runtime, mode) if variant is None else (variant,):
-            found = package.find(component, name + extension)
+        format = format_of(item.runtime)
+        names = variants(item.runtime, mode, item.name) if variant is None else (variant,)
+        for name in names:
+            found = package.find(component, name + extension, format=format)
             if found and all(not item.opset or a.opset <= item.opset for a in found):
                 return item, found
     what = component if variant is None else f"{variant} {component}"
@@ -71,7 +89,7 @@ def is_large(package: Package) -> bool:
     weights = package.manifest.weights.get("unet")
     if weights is not None:
         return weights.file.size >= LARGE_BYTES
-    graphs = (a.graph_size for a in package.manifest.artifacts if a.component == "unet")
+    graphs = (a.size for a in package.manifest.artifacts if a.component == "unet")
     return max(graphs, default=0) >= LARGE_BYTES
 
 
@@ -153,7 +171,8 @@ def candidates(
 
     Raises:
         UnknownName: there is no such runtime, device or precision.
-        RequestError: no device computes in that precision, or has that memory mode.
+        RequestError: no device computes in that precision, or has that memory mode, or what was
+            asked for reads none of the package's formats.
         NoPlan: there is no device at all.
     """
     if precision is not None and precision not in COMPUTE_PRECISIONS:
@@ -170,6 +189,7 @@ def candidates(
             raise UnknownName("device", device, names)
     if not found:
         raise NoPlan(["no engine found a device"])
+    found = _readers(found, package)
     if precision is not None:
         able = [item for item in found if precision in item.precisions]
         if not able:
@@ -179,6 +199,11 @@ def candidates(
             raise RequestError(f"nothing here computes in {precision}: {there}")
         found = able
     named = runtime is not None or device is not None
+    apple = [item for item in found if item.runtime == "coreml"]
+    if apple and device is None:
+        rest = [item for item in found if item.runtime != "coreml"]
+        chosen, why = _of_apple(apple, package)
+        return ((chosen, (why,)), *((item, ()) for item in rest[:1]))
     if memory_mode != "auto" and not named:
         able = [item for item in found if memory_mode in _modes(item)]
         found = able or found
@@ -195,6 +220,51 @@ def candidates(
 def prefers_openvino(device: Device) -> bool:
     """Whether a device is OpenVINO's where it was measured to be the faster engine."""
     return device.runtime == "openvino" and _measured(device)
+
+
+def _readers(devices: Sequence[Device], package: Package) -> list[Device]:
+    """Devices that read a format the package has."""
+    formats = formats_of(package)
+    found = [item for item in devices if format_of(item.runtime) in formats]
+    if not found:
+        wanted = sorted({format_of(item.runtime) for item in devices})
+        there = ", ".join(dict.fromkeys(item.runtime for item in devices))
+        raise RequestError(
+            f"{package.manifest.name} has {' and '.join(sorted(formats))} graphs, which {there} "
+            f"cannot read; export the model with --format {wanted[0]}"
+        )
+    return found
+
+
+def _of_apple(devices: Sequence[Device], package: Package) -> tuple[Device, str]:
+    """Core ML's device for the U-Net there is, and why."""
+    for item in devices:
+        first = variants(item.runtime, "normal", item.name)[0]
+        if package.find("unet", first, format="coreml"):
+            return item, f"{item.name}, because the U-Net's attention is written for it ({first})"
+    return devices[0], f"{devices[0].name}, because the package is for Core ML"
+
+
+def check_size(package: Package, artifacts: Sequence[Artifact], size: tuple[int, int]) -> None:
+    """Raise ``RequestError`` when a U-Net's graph is of another size only."""
+    factor = package.manifest.latent.factor
+    wanted = (size[1] // factor, size[0] // factor)
+    for artifact in artifacts:
+        for port in artifact.inputs:
+            if artifact.component != "unet" or port.name != "sample" or len(port.shape) != 4:
+                continue
+            height, width = port.shape[2:]
+            for cells, has in zip(wanted, (height, width), strict=True):
+                if isinstance(has, int) and has != cells:
+                    raise RequestError(
+                        f"{package.manifest.name} draws {_pixels(width, factor)}x"
+                        f"{_pixels(height, factor)} only, not {size[0]}x{size[1]}; export the "
+                        f"model again with --size {size[0]}x{size[1]}, or ask for the size it has"
+                    )
+
+
+def _pixels(cells: int | str, factor: int) -> str:
+    return str(cells * factor) if isinstance(cells, int) else cells
 
 
 def _measured(device: Device) -> bool:

@@ -256,6 +256,7 @@ def _place(
     more = f"+{CONTROL}" if steered else ""
     device, artifacts = engines.graphs(package, component, main, mode, helpers, variant, more)
     size = (shape.width, shape.height)
+    engines.check_size(package, artifacts, size)
     upcast = package.manifest.latent.force_upcast
     wished = dict(preferences.relief.precisions).get(component, preferences.precision)
     precision = engines.precision_for(component, device, wished, upcast)

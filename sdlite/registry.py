@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import cast
@@ -21,6 +21,7 @@ from sdlite.types import Device
 
 GROUP = "sdlite.runtimes"
 BUILT_IN = {
+    "coreml": "sdlite_runtimes.coreml:CoremlRuntime",
     "onnxruntime": "sdlite_runtimes.ort:OrtRuntime",
     "openvino": "sdlite_runtimes.ov:OvRuntime",
     "null": "sdlite_runtimes.null:NullRuntime",
@@ -98,9 +99,9 @@ def available() -> list[tuple[str, tuple[Device, ...] | RuntimeUnavailable]]:
 
 
 def devices(
-    runtime: str | None = None, format: str = "onnx", first: bool = False
+    runtime: str | None = None, formats: Collection[str] = ("onnx",), first: bool = False
 ) -> tuple[Device, ...]:
-    """Devices that can run graphs of ``format``, preferred ones first, with their free memory.
+    """Devices that can run graphs of a format, preferred ones first, with their free memory.
 
     A runtime asked for by name is the only one looked at; with ``first``, the first that can be
     used is the last one looked at, as loading an engine takes a while. Raises ``UnknownName`` when
@@ -113,14 +114,14 @@ def devices(
     refused: list[RuntimeUnavailable] = []
     for name in names():
         try:
-            if name not in NEVER_CHOSEN and format in get(name).formats:
+            if name not in NEVER_CHOSEN and get(name).formats & set(formats):
                 found += [with_memory(device) for device in probe(name)]
                 if found and first:
                     break
         except RuntimeUnavailable as error:
             refused.append(error)
     if not found:
-        raise _nothing(format, refused)
+        raise _nothing(formats, refused)
     return tuple(found)
 
 
@@ -131,9 +132,11 @@ def with_memory(device: Device) -> Device:
     return replace(device, memory_bytes=describe().ram_available)
 
 
-def _nothing(format: str, refused: Sequence[RuntimeUnavailable]) -> RuntimeUnavailable:
+def _nothing(formats: Collection[str], refused: Sequence[RuntimeUnavailable]) -> RuntimeUnavailable:
     reasons = "; ".join(error.reason for error in refused) or "none is registered"
-    error = RuntimeUnavailable(f"no engine here can run {format} graphs: {reasons}", INSTALL)
+    fix = refused[0].fix if len(refused) == 1 else INSTALL
+    what = " or ".join(sorted(formats))
+    error = RuntimeUnavailable(f"no engine here can run {what} graphs: {reasons}", fix)
     if refused:
         error.__cause__ = ExceptionGroup("every engine's reason", list(refused))
     return error

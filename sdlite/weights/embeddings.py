@@ -13,6 +13,7 @@ from sdlite.tensors.pickle import open_nested
 from sdlite.tensors.safetensors import open_safetensors
 from sdlite.types import Float32
 from sdlite.weights.files import PICKLES, SAFE, TensorFile, check_floats
+from sdlite.weights.lora import check_replaceable
 
 TABLE = "text_model.embeddings.token_embedding.weight"
 """A text encoder's token embeddings."""
@@ -52,8 +53,10 @@ class Embedding:
     def keys_for(self, package: Package) -> dict[str, str]:
         """The key for each text encoder of a package.
 
-        Raises ``RequestError`` when the vectors do not have the widths of the package's encoders.
+        Raises ``RequestError`` when the vectors do not have the widths of the package's encoders,
+        or these take none.
         """
+        check_replaceable(package, "embeddings")
         widths, found = self.widths, {}
         encoders = {
             name: weights.tensors[TABLE].shape[1]

@@ -72,12 +72,25 @@ def layer_shape(package: Package, target: Target) -> tuple[int, ...] | None:
     return entry.shape[::-1] if entry.layout == "transposed" else entry.shape
 
 
+def check_replaceable(package: Package, what: str) -> None:
+    """Raise ``RequestError`` for a package of Core ML programs: their weights stay as they are."""
+    manifest = package.manifest
+    if not manifest.weights and any(a.format == "coreml" for a in manifest.artifacts):
+        raise RequestError(
+            f"{manifest.name} holds Core ML programs, which are compiled with their weights, so "
+            f"{what} cannot be added to them; merge LoRAs into the ONNX package of the model with "
+            "sdlite bake, or draw with that package"
+        )
+
+
 def names_of(package: Package) -> Names:
     """Names of a package's layers.
 
-    Raises ``RequestError`` for a folder of another program, whose tensors have no known names.
+    Raises ``RequestError`` for a folder of another program, whose tensors have no known names, and
+    for a package of programs that are compiled with their weights.
     """
     weights = package.manifest.weights
+    check_replaceable(package, "LoRAs")
     if "unet" not in weights:
         raise RequestError(
             f"{package.manifest.name} says nothing about its weights, so nothing can be added to "

@@ -50,7 +50,7 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 
 
 def test_names_and_order() -> None:
-    assert registry.names()[:3] == ("onnxruntime", "openvino", "null")
+    assert registry.names()[:4] == ("coreml", "onnxruntime", "openvino", "null")
     assert registry.get("null") is registry.get("null")
     assert registry.probe("null") == (registry.get("null").probe()[0],)
 
@@ -63,13 +63,13 @@ def test_unknown_runtime() -> None:
 
 
 def test_without_metadata(entries: dict[str, str]) -> None:
-    assert registry.names() == ("onnxruntime", "openvino", "null")
+    assert registry.names() == ("coreml", "onnxruntime", "openvino", "null")
 
 
 def test_entry_points_of_others(entries: dict[str, str]) -> None:
     entries["other"] = f"{__name__}:Other"
     entries["null"] = "evil:Null"  # a built-in name is not replaced
-    assert registry.names() == ("onnxruntime", "openvino", "null", "other")
+    assert registry.names() == ("coreml", "onnxruntime", "openvino", "null", "other")
     assert registry.devices("other") == (Device("other", "here", "there", memory_bytes=5),)
     assert registry.get("null").name == "null"
     assert "other" not in {device.runtime for device in registry.devices("null")}
