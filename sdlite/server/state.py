@@ -80,6 +80,8 @@ class Server:
         self.limits = self.setup.limits
         self.metrics = Metrics()
         self.shelf = Shelf(self.setup.folders, self.setup.model)
+        self.closing: list[Callable[[], object]] = []
+        """Called before it closes: what the APIs have open."""
         self._learned: dict[tuple[object, ...], int] = {}
 
         def ended(job: Job, state: str) -> None:
@@ -226,6 +228,8 @@ class Server:
 
     def stop(self) -> None:
         """Cancel everything and close; may be called twice."""
+        for close in self.closing:
+            close()
         self.room.close()
         if self.ledger is not None:
             self.ledger.close()

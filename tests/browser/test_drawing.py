@@ -467,6 +467,60 @@ def test_a_grid(shared: Any, visit: Any, asked: Any, tmp_path: Path) -> None:
     page.wait_for_selector("text=“purple” does not fit here.")
 
 
+def test_profiles_and_finishing_a_draft(shared: Any, visit: Any, asked: Any) -> None:
+    page = visit(shared)
+    jobs = asked(page)
+    page.get_by_label("Draft").check()
+    draw(page)
+    page.click(".actions >> text=Again")
+    page.click("text=Finish this draft")
+    until(lambda: page.title() and len(jobs) == 2)  # asking the page lets its events in
+    assert jobs[0]["profile"] == "draft" and "profile" not in jobs[1]
+    assert re.search(rf"Seed: {jobs[1]['seed']}\b", page.text_content(".rest"))
+
+
+def test_a_guiding_picture(shared: Any, visit: Any, asked: Any) -> None:
+    page = visit(shared)
+
+    def with_network(route: Any) -> None:
+        answer = route.fetch()
+        found = answer.json()
+        found["models"][0]["controls"] = ["edges"]
+        route.fulfill(response=answer, json=found)
+
+    page.route("**/api/v1/choices", with_network)
+    page.reload()
+    jobs = asked(page)
+    page.click("text=Guide by a picture")
+    file = {"name": "a.png", "mimeType": "image/png", "buffer": _bytes(Image.new("RGB", (64, 64)))}
+    page.set_input_files(".guide input", files=[file])
+    page.get_by_label("How closely").last.fill("0.5")
+    page.fill("#prompt", "a")
+    page.keyboard.press("Control+Enter")
+    # The model has no such network: what is refused is said.
+    page.wait_for_selector(".problem")
+    (control,) = jobs[0]["controls"]
+    assert control["name"] == "edges" and control["weight"] == 0.5 and control["image"]
+
+
+def test_setting_up(serve: Any, visit: Any, tmp_path: Path) -> None:
+    server = serve()
+    (tmp_path / "home" / "models" / "dream.safetensors").write_bytes(b"no checkpoint")
+    page = visit(server)
+    check = {"name": "disk", "status": "failure", "detail": "no room", "fix": "Make some"}
+    page.route(
+        "**/api/v1/doctor", lambda route: route.fulfill(json={"ok": False, "checks": [check]})
+    )
+    page.click("nav >> text=Set-up")
+    page.wait_for_selector(".rows >> text=tiny")
+    page.click("text=Look now")
+    page.wait_for_selector("text=Something keeps sdlite from drawing.")
+    assert "Make some" in page.inner_text(".rows .failure")
+    page.wait_for_selector("text=0 kept")
+    page.click("text=Make a model of it")
+    page.wait_for_selector(".rows .bad >> text=sdlite: error")
+
+
 def test_languages(shared: Any, visit: Any) -> None:
     page = visit(shared)
     page.get_by_label("Language").select_option("de")

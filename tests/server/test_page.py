@@ -129,7 +129,7 @@ def test_a_plan_says_what_would_be_faster(client: Any) -> None:
     until(lambda: client.get(f"{API}jobs/{job['id']}").json()["state"] == "done")
     after = client.post(API + "plan", json=body).json()
     assert after["seconds"] > 0
-    assert {item["kind"] for item in after["faster"]} == {"images", "steps", "size"}
+    assert {item["kind"] for item in after["faster"]} == {"images", "steps", "size", "profile"}
     for item in after["faster"]:
         assert item["seconds"] < after["seconds"]
         assert client.post(API + "plan", json=body | item["change"]).status_code == 200

@@ -8,6 +8,7 @@ from sdlite import registry
 from sdlite.errors import RuntimeUnavailable
 from sdlite.server.call import Call, Endpoint, in_thread
 from sdlite.server.native.jobs import PREFIX, Jobs
+from sdlite.server.native.machine import Machine
 from sdlite.server.native.reading import lists, model_view, read_settings
 from sdlite.server.native.schema import PictureBody
 from sdlite.server.state import Server
@@ -27,6 +28,7 @@ class Api:
         """Every route."""
         return [
             *Jobs(self._server).endpoints(),
+            *Machine(self._server).endpoints(),
             Endpoint("POST", PREFIX + "read", self._read, "A picture's settings.", PictureBody),
             Endpoint("GET", PREFIX + "choices", self._choices, "What there is to choose from."),
             Endpoint("GET", PREFIX + "models", self._models, "Models."),

@@ -60,8 +60,14 @@ def outlook(
 
 
 def _changes(order: Order, request: Request) -> list[tuple[str, dict[str, Any]]]:
+    from sdlite.profiles import PROFILES
+
     steps, images = request.steps or 1, request.images
     found: list[tuple[str, dict[str, Any]]] = []
+    if order.margins is None:
+        names = list(PROFILES)
+        for name in names[names.index(request.profile) + 1 : names.index("fast") + 1]:
+            found.append(("profile", {"profile": name}))
     if images > 1:
         found.append(("images", {"images": 1}))
     if steps >= 2 * FEW_STEPS and request.sigmas is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from sdlite import __version__
 from sdlite.errors import PackageError
@@ -12,6 +13,7 @@ from sdlite.server.pictures import from_base64, open_bytes
 from sdlite.server.problem import Refused
 
 if TYPE_CHECKING:
+    from sdlite.assets import Asset
     from sdlite.home import Model
     from sdlite.server.state import Server
 
@@ -67,6 +69,7 @@ def model_view(server: Server, model: Model) -> dict[str, Any]:
         "guidance": defaults.guidance,
         "sampler": defaults.sampler,
         "licence": manifest.licence.id,
+        "controls": [item.name for item in manifest.adapters if item.kind == "controlnet"],
         "problem": None,
     }
 
@@ -74,13 +77,23 @@ def model_view(server: Server, model: Model) -> dict[str, Any]:
 def lists() -> dict[str, Any]:
     """Names of samplers, schedules, LoRAs and embeddings."""
     from sdlite.assets import assets
+    from sdlite.control.preprocess import PREPROCESSORS
     from sdlite.profiles import PROFILES
     from sdlite.sampling import SAMPLERS, SCHEDULES
 
     return {
         "samplers": [info.name for info in SAMPLERS],
         "schedules": [info.label for info in SCHEDULES],
-        "loras": [{"name": item.name} for item in assets("LoRA")],
+        "loras": [_lora(item) for item in assets("LoRA")],
         "embeddings": [{"name": item.name} for item in assets("embedding")],
         "profiles": list(PROFILES),
+        "preprocessors": [item.name for item in PREPROCESSORS],
     }
+
+
+def _lora(item: Asset) -> dict[str, Any]:
+    from sdlite.server.native.machine import preview_of
+
+    has = preview_of(item.path) is not None
+    url = f"/api/v1/loras/{quote(item.name, safe='')}/preview" if has else None
+    return {"name": item.name, "preview": url}

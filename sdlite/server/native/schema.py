@@ -186,3 +186,9 @@ class PictureBody(Strict):
 
     image: str
     model: str | None = None
+
+
+class ExportBody(Strict):
+    """``POST /api/v1/exports``: a checkpoint by its name in the model folders."""
+
+    name: str

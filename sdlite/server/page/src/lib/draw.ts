@@ -4,7 +4,7 @@ import { call } from "./api";
 import { t } from "./i18n";
 import { active, cancel, news, report, show, shown, submit } from "./jobs";
 import { copy, download, fetched, fileName, sourceOf } from "./pictures";
-import { bodyOf, restore, setSource, settings } from "./settings";
+import { bodyOf, restore, set, setSource, settings } from "./settings";
 import { say } from "./toast";
 import type { Body, Picture } from "./types";
 
@@ -79,6 +79,16 @@ export async function again(picture: Picture, keepSeed: boolean): Promise<void> 
   }
   page.value = "draw";
   document.getElementById("prompt")?.focus();
+}
+
+/** Whether a picture was made with a profile that approximates. */
+export const isDraft = (picture: Picture): boolean => /\bProfile: \w+/.test(picture.infotext);
+
+/** The same picture without approximations. */
+export async function finish(picture: Picture): Promise<void> {
+  await again(picture, true);
+  set({ profile: null });
+  await draw();
 }
 
 /** A dropped file: one of ours gives its settings, any other is continued from. */

@@ -2,7 +2,7 @@
 import { effect, signal } from "@preact/signals";
 import { Failure, call, isAbort } from "./api";
 import { news } from "./jobs";
-import { bodyOf, choices, margins, mask, settings, source } from "./settings";
+import { bodyOf, choices, guide, margins, mask, settings, source } from "./settings";
 import type { Plan } from "./types";
 
 export const plan = signal<Plan | null>(null);
@@ -38,7 +38,8 @@ async function ask(): Promise<void> {
 export function begin(): void {
   effect(() => {
     // A picture that was drawn teaches how long the next one takes.
-    void [settings.value, source.value, mask.value, margins.value, choices.value, news.value];
+    void [settings.value, source.value, mask.value, margins.value, guide.value];
+    void [choices.value, news.value];
     forecast();
   });
 }

@@ -28,6 +28,18 @@ export const values = (line: Line): string[] =>
     .map((part) => part.trim())
     .filter(Boolean);
 
+/** How many pictures with the form's own steps the grid is worth. */
+export function work(usual = 20): number {
+  const own = settings.value.steps ?? usual;
+  return [x.value, y.value]
+    .map((line) => {
+      const found = values(line);
+      if (line.axis !== "steps" || !found.length) return Math.max(found.length, 1);
+      return found.reduce((sum, text) => sum + (Number(text) || own) / own, 0);
+    })
+    .reduce((product, factor) => product * factor, 1);
+}
+
 /** The request of a cell; throws a word for what is wrong with a value. */
 export function changed(body: Body, { axis }: Line, value: string, first: string): Body {
   if (axis === "sampler") return { ...body, sampler: value };

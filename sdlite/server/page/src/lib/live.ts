@@ -3,7 +3,7 @@ import { effect, signal } from "@preact/signals";
 import { call } from "./api";
 import { plan } from "./forecast";
 import { active, cancel, finished, report, submit } from "./jobs";
-import { bodyOf, margins, mask, settings, source } from "./settings";
+import { bodyOf, guide, margins, mask, settings, source } from "./settings";
 
 /** Slower than this it would not follow. */
 export const QUICK = 4;
@@ -37,7 +37,7 @@ async function follow(): Promise<void> {
 
 export function begin(): void {
   effect(() => {
-    void [settings.value, source.value, mask.value, margins.value];
+    void [settings.value, source.value, mask.value, margins.value, guide.value];
     if (!live.value) return;
     clearTimeout(timer);
     timer = setTimeout(follow, REST);

@@ -66,6 +66,16 @@ export interface Source {
   data: string;
 }
 
+/** A picture whose edges, depth or pose the drawing follows. */
+export interface Guide {
+  name: string;
+  picture: Source;
+  weight: number;
+  preprocessor: string;
+}
+
+export const guide = signal<Guide | null>(null);
+
 export const NO_MARGINS: Margins = { left: 0, top: 0, right: 0, bottom: 0 };
 export const source = signal<Source | null>(null);
 export const margins = signal<Margins>(NO_MARGINS);
@@ -91,6 +101,7 @@ export interface Choices {
   loras: Asset[];
   embeddings: Asset[];
   profiles: string[];
+  preprocessors: string[];
 }
 
 export const choices = signal<Choices>({
@@ -100,6 +111,7 @@ export const choices = signal<Choices>({
   loras: [],
   embeddings: [],
   profiles: [],
+  preprocessors: [],
 });
 
 export async function loadChoices(): Promise<void> {
@@ -132,6 +144,11 @@ export function bodyOf(now: Settings, seed: number | null = now.seed): Body {
   if (now.images > 1) body.images = now.images;
   if (now.clip_skip > 1) body.clip_skip = now.clip_skip;
   if (now.loras.length) body.loras = now.loras;
+  const led = guide.peek();
+  if (led) {
+    const { name, picture, weight, preprocessor } = led;
+    body.controls = [{ name, image: picture.data, weight, preprocessor }];
+  }
   const from = source.peek();
   if (from) {
     body.edit = { image: from.data, strength: now.strength };

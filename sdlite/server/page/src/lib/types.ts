@@ -78,6 +78,7 @@ export interface Body {
   outpaint?: Margins;
   hires?: Record<string, unknown>;
   loras?: { name: string; unet: number }[];
+  controls?: { name: string; image: string; weight: number; preprocessor: string }[];
   [other: string]: unknown;
 }
 
@@ -109,6 +110,7 @@ export interface Model {
   guidance?: number;
   sampler?: string;
   licence?: string;
+  controls?: string[];
   problem: string | null;
 }
 

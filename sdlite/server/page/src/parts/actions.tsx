@@ -1,5 +1,14 @@
 // What can be done with the picture on the stage.
-import { again, compared, continueFrom, copyPicture, remove, save } from "../lib/draw";
+import {
+  again,
+  compared,
+  continueFrom,
+  copyPicture,
+  finish,
+  isDraft,
+  remove,
+  save,
+} from "../lib/draw";
 import { t } from "../lib/i18n";
 import { recent } from "../lib/gallery";
 import { fetched } from "../lib/pictures";
@@ -49,6 +58,11 @@ export function Actions({ picture }: { picture: Picture }) {
           <button type="button" onClick={() => void again(picture, true)}>
             {t("again.same")}
           </button>
+          {isDraft(picture) && (
+            <button type="button" onClick={() => void finish(picture)}>
+              {t("again.finish")}
+            </button>
+          )}
           <button type="button" onClick={() => void again(picture, false)}>
             {t("again.seed")}
           </button>

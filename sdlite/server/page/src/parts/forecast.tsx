@@ -34,7 +34,7 @@ export function Forecast() {
       {told.faster.length > 0 && (
         <ul class="chips" aria-label={t("forecast.faster")}>
           {told.faster.map((item) => (
-            <li key={item.kind}>
+            <li key={JSON.stringify(item.change)}>
               <button
                 type="button"
                 class="chip"

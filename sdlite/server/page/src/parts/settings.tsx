@@ -2,6 +2,7 @@
 import { t } from "../lib/i18n";
 import { FRESH, choices, model, set, settings, size, source } from "../lib/settings";
 import { Choice, Digits, Fold, NumberField } from "./fields";
+import { GuideFields } from "./guide";
 import { Icon } from "./icon";
 import { Loras } from "./loras";
 
@@ -142,6 +143,7 @@ export function Settings() {
         <Seed />
       </div>
       <Loras />
+      <GuideFields />
       <Fold title={t("more.label")}>
         <div class="pair">
           <Choice
@@ -189,7 +191,7 @@ export function Settings() {
 }
 
 function Profiles({ names }: { names: string[] }) {
-  const now = settings.value.profile;
+  const now = settings.value.profile ?? names[0];
   return (
     <fieldset class="profiles">
       <legend>{t("profile.label")}</legend>

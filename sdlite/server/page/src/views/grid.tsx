@@ -7,7 +7,7 @@ import * as grid from "../lib/grid";
 import { duration, t } from "../lib/i18n";
 import { report, show } from "../lib/jobs";
 import { download } from "../lib/pictures";
-import { choices, settings, source } from "../lib/settings";
+import { choices, model, settings, source } from "../lib/settings";
 import { Choice, Problem } from "../parts/fields";
 
 function AxisFields({ line, label, id }: { line: Signal<grid.Line>; label: string; id: string }) {
@@ -40,7 +40,8 @@ export function Grid() {
   const [problem, tell] = useState("");
   const count =
     Math.max(grid.values(grid.x.value).length, 1) * Math.max(grid.values(grid.y.value).length, 1);
-  const seconds = plan.value?.seconds;
+  const each = plan.value?.seconds;
+  const seconds = each ? grid.work(model.value?.steps) * each : undefined;
   const drawn = grid.cells.value.some((cell) => cell && typeof cell === "object");
   const run = async () => {
     tell("");
@@ -83,7 +84,7 @@ export function Grid() {
           {count > grid.MOST
             ? t("grid.many", { n: grid.MOST })
             : seconds
-              ? t("forecast.about", { time: duration(seconds * count) })
+              ? t("forecast.about", { time: duration(seconds) })
               : ""}
         </span>
         {drawn && !grid.busy.value && (

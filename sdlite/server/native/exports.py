@@ -1,0 +1,160 @@
+"""Checkpoints of the model folders made into packages, one at a time, in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdlite import home
+from sdlite.errors import UnknownName
+from sdlite.server.problem import Refused
+
+PERCENT = re.compile(rb"(\d+)%\|")
+"""What the command's bar writes."""
+LAST_BYTES = 4000
+"""How much of the end of what it wrote is kept, for its error."""
+END_SECONDS = 10.0
+"""How long it may take to tidy up when it is stopped."""
+
+
+@dataclass
+class Export:
+    """One that runs, or ran."""
+
+    name: str
+    """Of the checkpoint."""
+    process: subprocess.Popen[bytes]
+    """``sdlite export``."""
+    state: str = "running"
+    """``running``, ``done``, ``failed`` or ``cancelled``."""
+    share: float = 0.0
+    """How much is done."""
+    error: str | None = None
+    """The line the command ended with."""
+
+
+class Exports:
+    """What can be exported, and what becomes of it.
+
+    The process keeps the memory of an export out of the server, and a crash of it too.
+
+    Args:
+        folders: with models, beside the user's own.
+        changed: called when a package was made.
+    """
+
+    def __init__(self, folders: Sequence[Path], changed: Callable[[], object]) -> None:
+        self._folders = tuple(folders)
+        self._changed = changed
+        self._lock = threading.Lock()
+        self._exports: dict[str, Export] = {}
+
+    def checkpoints(self) -> dict[str, home.Model]:
+        """By name, the first of each; no path ever comes from a client."""
+        found: dict[str, home.Model] = {}
+        for model in home.models(self._folders):
+            if not model.ready:
+                found.setdefault(model.name, model)
+        return found
+
+    def view(self) -> dict[str, Any]:
+        """All as JSON."""
+        target = home.folders().models
+        place = target
+        while not place.exists():
+            place = place.parent
+        rows = []
+        for name, model in self.checkpoints().items():
+            export = self._exports.get(name)
+            size = _size(model.path)
+            rows.append(
+                {
+                    "name": name,
+                    "bytes": size,
+                    "exported": (target / name).exists(),
+                    "state": None if export is None else export.state,
+                    "share": 0.0 if export is None else export.share,
+                    "error": None if export is None else export.error,
+                }
+            )
+        return {"checkpoints": rows, "free_bytes": shutil.disk_usage(place).free}
+
+    def start(self, name: str) -> None:
+        """Begin; raises ``UnknownName``, or ``Refused`` while another one runs."""
+        known = self.checkpoints()
+        if name not in known:
+            raise UnknownName("checkpoint", name, list(known))
+        path, target = known[name].path, home.folders().models / name
+        with self._lock:
+            for other in self._exports.values():
+                if other.state == "running":
+                    raise Refused(409, f"{other.name} is being exported; wait for it", "busy")
+            if target.exists():
+                raise Refused(409, f"{name} was exported already", "exported")
+            if (free := self.view()["free_bytes"]) < _size(path):
+                raise Refused(
+                    507,
+                    f"exporting {name} may need {_size(path)} bytes of disk; {free} are free",
+                    "disk_full",
+                )
+            command = [sys.executable, "-m", "sdlite.cli", "export", str(path), str(target)]
+            process = subprocess.Popen(
+                [*command, "--progress"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+            )
+            export = self._exports[name] = Export(name, process)
+        threading.Thread(target=self._follow, args=(export,), daemon=True).start()
+
+    def cancel(self, name: str) -> None:
+        """Stop one; nothing is left of it. Raises ``Refused`` when it does not run."""
+        with self._lock:
+            export = self._exports.get(name)
+            if export is None or export.state != "running":
+                raise Refused(404, f"no export of {name[:40]!r} is running", "not_found")
+            export.state = "cancelled"
+        export.process.terminate()
+
+    def close(self) -> None:
+        """Stop what runs."""
+        for export in tuple(self._exports.values()):
+            if export.process.poll() is None:
+                export.process.terminate()
+                try:
+                    export.process.wait(END_SECONDS)
+                except subprocess.TimeoutExpired:
+                    export.process.kill()
+
+    def _follow(self, export: Export) -> None:
+        stream = export.process.stderr
+        assert stream is not None
+        last = b""
+        with stream:
+            while piece := stream.read(1000):
+                last = (last + piece)[-LAST_BYTES:]
+                for found in PERCENT.findall(piece):
+                    export.share = int(found) / 100
+        code = export.process.wait()
+        with self._lock:
+            if export.state == "running":
+                export.state = "failed" if code else "done"
+        if export.state == "done":
+            export.share = 1.0
+            self._changed()
+        elif export.state == "failed":
+            lines = [line for line in re.split(r"[\r\n]+", last.decode("utf-8", "replace")) if line]
+            export.error = lines[-1].strip() if lines else f"it ended with code {code}"
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(child.stat().st_size for child in path.rglob("*") if child.is_file())

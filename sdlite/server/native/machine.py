@@ -1,0 +1,125 @@
+"""Routes about this machine: what keeps it from drawing, what is kept on it, what can be made."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from sdlite import home
+from sdlite.server.call import Call, Endpoint, in_thread
+from sdlite.server.native.exports import Exports
+from sdlite.server.native.jobs import PREFIX
+from sdlite.server.native.schema import ExportBody
+from sdlite.server.problem import Refused
+from sdlite.server.state import Server
+
+PREVIEWS = (".preview.png", ".png", ".preview.jpg", ".jpg", ".jpeg", ".webp")
+"""What a picture beside a LoRA is called, from its name on."""
+PREVIEW_SIDE = 256
+
+
+class Machine:
+    """The routes over a server.
+
+    Args:
+        server: what they are over.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._exports = Exports(server.setup.folders, server.shelf.refresh)
+        server.closing.append(self._exports.close)
+        self._examining = threading.Lock()
+
+    def endpoints(self) -> list[Endpoint]:
+        """Every route."""
+        exports = PREFIX + "exports"
+        return [
+            Endpoint("GET", PREFIX + "doctor", self._doctor, "What keeps it from drawing."),
+            Endpoint("GET", PREFIX + "cache", self._cache, "Graphs compiled for this machine."),
+            Endpoint("DELETE", PREFIX + "cache", self._clear, "Delete the compiled graphs."),
+            Endpoint("GET", exports, self._listed, "Checkpoints that can be exported."),
+            Endpoint("POST", exports, self._export, "Export one.", ExportBody, status=202),
+            Endpoint("DELETE", exports + "/{name}", self._stop, "Stop an export."),
+            Endpoint(
+                "GET",
+                PREFIX + "loras/{name}/preview",
+                self._preview,
+                "The picture beside a LoRA.",
+                media="image/*",
+            ),
+        ]
+
+    async def _doctor(self, call: Call) -> Any:
+        return await in_thread(self._examined)
+
+    def _examined(self) -> dict[str, Any]:
+        from sdlite.doctor import findings
+
+        # It starts processes: one examination at a time, whoever asks.
+        with self._examining:
+            found = findings()
+        return {
+            "ok": all(item.status != "failure" for item in found),
+            "checks": [asdict(item) for item in found],
+        }
+
+    async def _cache(self, call: Call) -> Any:
+        return await in_thread(_cached)
+
+    async def _clear(self, call: Call) -> Any:
+        return await in_thread(_cleared)
+
+    async def _listed(self, call: Call) -> Any:
+        return await in_thread(self._exports.view)
+
+    async def _export(self, call: Call) -> Any:
+        await in_thread(self._exports.start, call.body.name)
+        return JSONResponse(await in_thread(self._exports.view), 202)
+
+    async def _stop(self, call: Call) -> Any:
+        await in_thread(self._exports.cancel, call.request.path_params["name"])
+        return await in_thread(self._exports.view)
+
+    async def _preview(self, call: Call) -> Any:
+        data = await in_thread(self._small, call.request.path_params["name"])
+        return Response(data, media_type="image/webp", headers={"Cache-Control": "max-age=3600"})
+
+    def _small(self, name: str) -> bytes:
+        from sdlite.assets import find_asset
+        from sdlite.output import encode
+        from sdlite.server.pictures import open_bytes
+
+        path = preview_of(find_asset("LoRA", name))
+        if path is None:
+            raise Refused(404, f"the LoRA {name[:40]!r} has no picture", "not_found")
+        image = open_bytes(path.read_bytes(), self._server.limits).convert("RGB")
+        image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+        return encode(image, "webp")
+
+
+def preview_of(asset: Path) -> Path | None:
+    """The picture that lies beside a file, as A1111 and its extensions name them."""
+    for suffix in PREVIEWS:
+        path = asset.with_name(asset.stem + suffix)
+        if path.is_file():
+            return path
+    return None
+
+
+def _cached() -> dict[str, Any]:
+    from sdlite.compilecache import entries
+
+    found = entries(home.compiled_folder())
+    return {"count": len(found), "bytes": sum(entry.size for entry in found)}
+
+
+def _cleared() -> dict[str, Any]:
+    from sdlite.compilecache import clear
+
+    gone = clear(home.compiled_folder())
+    return {"deleted": len(gone), "bytes": sum(entry.size for entry in gone)}
