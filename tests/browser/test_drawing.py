@@ -508,9 +508,9 @@ def test_setting_up(serve: Any, visit: Any, tmp_path: Path) -> None:
     (tmp_path / "home" / "models" / "dream.safetensors").write_bytes(b"no checkpoint")
     page = visit(server)
     check = {"name": "disk", "status": "failure", "detail": "no room", "fix": "Make some"}
-    page.route(
-        "**/api/v1/doctor", lambda route: route.fulfill(json={"ok": False, "checks": [check]})
-    )
+    answers = {"GET": {"running": False, "ok": None, "checks": []}}
+    answers["POST"] = {"running": False, "ok": False, "checks": [check]}
+    page.route("**/api/v1/doctor", lambda route: route.fulfill(json=answers[route.request.method]))
     page.click("nav >> text=Set-up")
     page.wait_for_selector(".rows >> text=tiny")
     page.click("text=Look now")

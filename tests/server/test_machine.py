@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,40 @@ def checkpoint(place: Path, name: str = "dream") -> Path:
 def test_doctor(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = (doctor.Finding("disk", "warning", "little is left", "Delete something"),)
     monkeypatch.setattr(doctor, "findings", lambda: found)
+    assert client.get(API + "doctor").json() == {"running": False, "ok": None, "checks": []}
+    assert client.post(API + "doctor").status_code == 202
+    until(lambda: client.get(API + "doctor").json()["ok"] is not None)
     told = client.get(API + "doctor").json()
-    assert told["ok"] and told["checks"] == [
-        {"name": "disk", "status": "warning", "detail": "little is left", "fix": "Delete something"}
-    ]
+    assert (
+        told["ok"]
+        and not told["running"]
+        and told["checks"]
+        == [
+            {
+                "name": "disk",
+                "status": "warning",
+                "detail": "little is left",
+                "fix": "Delete something",
+            }
+        ]
+    )
+
+
+def test_one_examination_at_a_time(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, end = [], threading.Event()
+
+    def findings() -> tuple[doctor.Finding, ...]:
+        calls.append(1)
+        end.wait(30)
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(doctor, "findings", findings)
+    for _ in range(3):
+        assert client.post(API + "doctor").json()["running"]
+    end.set()
+    until(lambda: client.get(API + "doctor").json()["ok"] is False)
+    assert client.post(API + "doctor").json()["checks"][0]["name"] == "doctor"
+    assert calls == [1]
 
 
 def test_cache(client: Any) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from sdlite import home
 from sdlite.server.call import Call, Endpoint, in_thread
+from sdlite.server.native.examination import Examination
 from sdlite.server.native.exports import Exports
 from sdlite.server.native.jobs import PREFIX
 from sdlite.server.native.schema import ExportBody
@@ -33,13 +32,14 @@ class Machine:
         self._server = server
         self._exports = Exports(server.setup.folders, server.shelf.refresh)
         server.closing.append(self._exports.close)
-        self._examining = threading.Lock()
+        self._examination = Examination()
 
     def endpoints(self) -> list[Endpoint]:
         """Every route."""
         exports = PREFIX + "exports"
         return [
             Endpoint("GET", PREFIX + "doctor", self._doctor, "What keeps it from drawing."),
+            Endpoint("POST", PREFIX + "doctor", self._examine, "Look what does.", status=202),
             Endpoint("GET", PREFIX + "cache", self._cache, "Graphs compiled for this machine."),
             Endpoint("DELETE", PREFIX + "cache", self._clear, "Delete the compiled graphs."),
             Endpoint("GET", exports, self._listed, "Checkpoints that can be exported."),
@@ -55,18 +55,11 @@ class Machine:
         ]
 
     async def _doctor(self, call: Call) -> Any:
-        return await in_thread(self._examined)
+        return self._examination.view()
 
-    def _examined(self) -> dict[str, Any]:
-        from sdlite.doctor import findings
-
-        # It starts processes: one examination at a time, whoever asks.
-        with self._examining:
-            found = findings()
-        return {
-            "ok": all(item.status != "failure" for item in found),
-            "checks": [asdict(item) for item in found],
-        }
+    async def _examine(self, call: Call) -> Any:
+        self._examination.start()
+        return JSONResponse(self._examination.view(), 202)
 
     async def _cache(self, call: Call) -> Any:
         return await in_thread(_cached)

@@ -1,9 +1,10 @@
 // What computes, what there is to draw with, and what is in the way.
-import { useState } from "preact/hooks";
-import { call } from "../lib/api";
+import { useEffect } from "preact/hooks";
+import { Failure, call } from "../lib/api";
 import { useFetched } from "../lib/fetched";
 import { bytes, t } from "../lib/i18n";
 import { choices } from "../lib/settings";
+import { say } from "../lib/toast";
 import { Exports } from "../parts/exports";
 import { Problem } from "../parts/fields";
 
@@ -126,25 +127,43 @@ function Compiled() {
   );
 }
 
+interface Examination {
+  running: boolean;
+  ok: boolean | null;
+  checks: Check[];
+}
+
+const PAUSE = 700;
+
 function Doctor() {
-  const [asked, ask] = useState(false);
-  const { found, problem } = useFetched<{ ok: boolean; checks: Check[] }>(asked ? "doctor" : null);
+  const { found, problem, put, again } = useFetched<Examination>("doctor");
+  const running = found?.running ?? false;
+  useEffect(() => {
+    if (!running) return undefined;
+    const timer = setTimeout(again, PAUSE);
+    return () => clearTimeout(timer);
+  }, [found]);
+  const look = () => {
+    call<Examination>("POST", "doctor").then(put, (error: unknown) => {
+      if (error instanceof Failure) say(error.message, "error");
+    });
+  };
   return (
     <section class="card">
       <h2>{t("setup.doctor")}</h2>
       {problem && <Problem title={t("error.other")} detail={problem.message} />}
-      {!asked && (
-        <div class="row">
-          <button type="button" class="secondary" onClick={() => ask(true)}>
-            {t("setup.examine")}
-          </button>
-        </div>
-      )}
-      <p class="muted" role="status">
-        {asked && !problem
-          ? t(found ? (found.ok ? "setup.well" : "setup.ill") : "setup.looking")
-          : t("setup.doctor-about")}
-      </p>
+      <div class="row">
+        <button type="button" class="secondary" disabled={running} onClick={look}>
+          {t("setup.examine")}
+        </button>
+        <span class="muted" role="status">
+          {running
+            ? t("setup.looking")
+            : found && found.ok !== null
+              ? t(found.ok ? "setup.well" : "setup.ill")
+              : t("setup.doctor-about")}
+        </span>
+      </div>
       <ul class="rows">
         {found?.checks.map((check) => (
           <li key={`${check.name} ${check.detail}`} class={check.status}>
