@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def add_adapter(
     target = Path(package) if dest is None else Path(dest)
     needed = plan.size + GRAPH_ALLOWANCE + (0 if dest is None else opened.size())
     with package_folder(target, needed, force=dest is None or force) as folder:
-        _copy(opened, folder, component, link=dest is None)
+        copy_package(opened, folder, (component,), link=dest is None)
         manifest = _without(opened.manifest, component)
         before = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         _add(adapter, name, component, plan, places, opened, manifest, folder, precision, progress)
@@ -278,10 +278,13 @@ def _without(manifest: Manifest, component: str) -> Manifest:
     )
 
 
-def _copy(package: Package, folder: Path, without: str, link: bool) -> None:
-    """The package's files in a new folder: linked where it takes the old one's place."""
+def copy_package(package: Package, folder: Path, without: Collection[str], link: bool) -> None:
+    """The package's files in a new folder: linked where it takes the old one's place.
+
+    Those of the components ``without`` are left out.
+    """
     for entry in package.files():
-        if entry.path.startswith(f"{without}/"):
+        if any(entry.path.startswith(f"{component}/") for component in without):
             continue
         target = folder / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)

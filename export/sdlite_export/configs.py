@@ -150,3 +150,15 @@ class VaeConfig:
     """Latents handed to the U-Net = scale * mean."""
     force_upcast: bool = False
     """Whether what flows through it leaves float16's range (SDXL)."""
+
+
+@dataclass(frozen=True)
+class TinyVaeConfig:
+    """A tiny autoencoder (TAESD)."""
+
+    latent_channels: int
+    """Latent channels."""
+    channels: int
+    """Width everywhere."""
+    blocks: tuple[int, ...] = (3, 3, 3, 1)
+    """Blocks at each resolution, from the latents' to the picture's."""

@@ -158,3 +158,30 @@ class TileOps(Ops, Protocol):
         They become inputs of the graph, ``<map>/mean`` and ``<map>/variance``, ``(groups,)`` each.
         """
         ...
+
+
+class TinyOps(Ops, Protocol):
+    """What an emitter that writes tiny autoencoders offers besides."""
+
+    def relu(self, x: Value) -> Value:
+        """``max(x, 0)``."""
+        ...
+
+    def tanh(self, x: Value) -> Value:
+        """Hyperbolic tangent."""
+        ...
+
+    def affine(self, x: Value, factor: float, offset: float = 0.0) -> Value:
+        """``factor * x + offset``."""
+        ...
+
+    def plain_conv(
+        self,
+        x: Value,
+        name: str,
+        channels: int,
+        stride: int = 1,
+        size: tuple[Dim, Dim] | None = None,
+    ) -> Value:
+        """3x3 convolution without bias; ``size`` as in ``conv``."""
+        ...

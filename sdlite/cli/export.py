@@ -66,7 +66,8 @@ PREDICTIONS = ("epsilon", "v_prediction")
     "--for",
     "package",
     metavar="MODEL",
-    help="SOURCE is a ControlNet: add it to this model, or with DEST to a copy of it.",
+    help="SOURCE is a ControlNet or a tiny autoencoder (TAESD): add it to this model, or with "
+    "DEST to a copy of it.",
 )
 @click.option("--progress/--no-progress", default=None, help="Show a bar. Default: in a terminal.")
 @click.option(
@@ -98,7 +99,8 @@ def export(
     Nothing in SOURCE is executed. If the export fails or is interrupted, nothing is left of it.
 
     With --for, SOURCE is a ControlNet, as a file or a diffusers folder, that is added to a model
-    that was exported before; --name is what --control calls it.
+    that was exported before; --name is what --control calls it. Or it is TAESD, a tiny autoencoder,
+    for --decoder tiny and previews: its files, a folder of both, or diffusers' folder.
 
     \b
     Examples:
@@ -106,6 +108,7 @@ def export(
       sdlite generate --model dream "a castle on a hill"
       sdlite export dream.safetensors /big/disk/dream --precision fp32
       sdlite export control_canny.safetensors --for dream --name canny
+      sdlite export taesd_decoder.safetensors --for dream
       sdlite export RealESRGAN_x4plus.pth
       sdlite export dream.safetensors --format coreml --attention split_einsum --chunks --palette 6
     """
@@ -218,12 +221,24 @@ def add_one(
     name: str | None,
     prediction: str | None,
 ) -> Any:
-    """Add an adapter to a package with a bar; returns the ``AdapterReport``."""
+    """Add an adapter or a tiny autoencoder to a package with a bar; returns its report."""
     exported = choice(PRECISIONS)("--precision", precision)
     if prediction is not None:
         raise RequestError("--prediction is the model's, it says nothing of what --for adds to it")
-    part = export_part("adapters")
     target = None if dest is None else Path(dest)
+    if export_part("source.tiny").is_tiny(source):
+        if name is not None:
+            raise RequestError(f"{source.name} is a tiny autoencoder; it takes no --name")
+        with ByteBar(None, shown) as bar:
+            return export_part("tinyvae").add_tiny_vae(
+                source,
+                home.find_model(package),
+                target,
+                precision=exported,
+                force=force,
+                progress=bar.set,
+            )
+    part = export_part("adapters")
     with ByteBar(None, shown) as bar:
         return part.add_adapter(
             source,
@@ -239,6 +254,13 @@ def add_one(
 def tell_added(report: Any) -> None:
     """The package's path on standard output, the rest on standard error."""
     click.echo(str(report.path))
+    if hasattr(report, "parts"):
+        tell(
+            f"{' and '.join(report.parts)} of {report.name}: {readable(report.size)} in "
+            f"{report.precision}, {report.seconds:.1f} s, licence {report.licence}; draw with "
+            "--decoder tiny"
+        )
+        return
     tell(
         f"{report.kind} {report.name}: {readable(report.size)} in {report.precision}, "
         f"{report.seconds:.1f} s, licence {report.licence}; draw with --control {report.name} "

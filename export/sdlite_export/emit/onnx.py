@@ -59,10 +59,34 @@ class OnnxOps(Recorder):
         size: tuple[Dim, Dim] | None = None,
     ) -> Value:
         weight = self.weight(f"{name}.weight", (channels, x.channels, kernel, kernel))
-        bias = self.weight(f"{name}.bias", (channels,))
+        inputs = [x.name, weight, self.weight(f"{name}.bias", (channels,))]
+        return self._conv(inputs, x, name, channels, kernel, stride, padding, size)
+
+    def plain_conv(
+        self,
+        x: Value,
+        name: str,
+        channels: int,
+        stride: int = 1,
+        size: tuple[Dim, Dim] | None = None,
+    ) -> Value:
+        weight = self.weight(f"{name}.weight", (channels, x.channels, 3, 3))
+        return self._conv([x.name, weight], x, name, channels, 3, stride, None, size)
+
+    def _conv(
+        self,
+        inputs: list[str],
+        x: Value,
+        name: str,
+        channels: int,
+        kernel: int,
+        stride: int,
+        padding: tuple[int, int, int, int] | None,
+        size: tuple[Dim, Dim] | None,
+    ) -> Value:
         return self.graph.node(
             "Conv",
-            [x.name, weight, bias],
+            inputs,
             f"{name}/conv",
             (x.shape[0], channels, *(size or x.shape[2:])),
             kernel_shape=[kernel, kernel],
@@ -138,6 +162,20 @@ class OnnxOps(Recorder):
 
     def gelu(self, x: Value) -> Value:
         return self.graph.node("Gelu", [x.name], f"{x.name}/gelu", x.shape, approximate="none")
+
+    def relu(self, x: Value) -> Value:
+        return self.graph.node("Relu", [x.name], f"{x.name}/relu", x.shape)
+
+    def tanh(self, x: Value) -> Value:
+        return self.graph.node("Tanh", [x.name], f"{x.name}/tanh", x.shape)
+
+    def affine(self, x: Value, factor: float, offset: float = 0.0) -> Value:
+        scale = self.constant(f"factor_{factor!r}", np.array(factor, np.float32))
+        y = self.graph.node("Mul", [x.name, scale], f"{x.name}/scaled", x.shape)
+        if not offset:
+            return y
+        shift = self.constant(f"offset_{offset!r}", np.array(offset, np.float32))
+        return self.graph.node("Add", [y.name, shift], f"{x.name}/shifted", x.shape)
 
     def add(self, a: Value, b: Value) -> Value:
         return self.graph.node("Add", [a.name, b.name], f"{b.name}/sum", a.shape)
