@@ -23,7 +23,7 @@ ENGINES = ("onnxruntime", "openvino", "coremltools")
 
 # docs/design.md draws these layers; a module may import its own layer and those before it.
 LAYERS = (
-    ("errors", "loras", "controls", "types", "choices", "profiles"),
+    ("errors", "loras", "controls", "conds", "types", "choices", "profiles"),
     ("schema", "engine", "tensors", "adapterentry"),
     ("manifest",),
     ("package", "noise"),
