@@ -22,6 +22,7 @@ FIELDS = {
     "emphasis": "emphasis",
     "guidance-rescale": "guidance_rescale",
     "guidance-interval": "guidance_interval",
+    "decoder": "decoder",
     "profile": "profile",
     "variation-strength": "variation_strength",
     "variation-seed": "variation_seed",

@@ -10,6 +10,8 @@ PRECISIONS = ("fp32", "fp16")
 """Number formats of stored weights."""
 COMPUTE_PRECISIONS = ("fp32", "bf16", "fp16")
 """Number formats engines compute in."""
+DECODERS = ("full", "tiny")
+"""What makes pictures of latents: the model's autoencoder, or a tiny one beside it."""
 RNGS = ("cpu", "nv", "numpy")
 """Random number generators: torch's on a processor, NVIDIA's Philox, numpy's."""
 EMPHASES = ("Original", "No norm", "Ignore", "None", "ComfyUI", "compel")

@@ -20,7 +20,7 @@ import numpy as np
 from sdlite.edit.request import stages_of
 from sdlite.errors import OutputError
 from sdlite.hardware import describe
-from sdlite.manifest import Manifest
+from sdlite.manifest import TINY_DECODER, Manifest
 from sdlite.output import write_whole
 from sdlite.planner import Placement, Plan
 from sdlite.profiles import QUALITY, find_profile
@@ -30,8 +30,13 @@ from sdlite.types import Estimate, Float32, PhaseReport, Request, Result
 
 log = logging.getLogger("sdlite.forecast")
 
-COMPONENTS = {"encode": "vae_encoder", "denoise": "unet", "decode": "vae_decoder"}
-"""Phases that run one component, and which; text encoders take next to nothing."""
+PHASES = {
+    "vae_encoder": "encode",
+    "unet": "denoise",
+    "vae_decoder": "decode",
+    TINY_DECODER: "decode",
+}
+"""Components and the phases they run in; text encoders take next to nothing."""
 QUADRATIC = 0.25
 """Part of a U-Net call that grows with the square of the picture's area: attention (SD1.5 at
 512x512: 0.56 of 1.65 s, of which the larger part)."""
@@ -128,12 +133,11 @@ def forecast(plan: Plan, request: Request, manifest: Manifest, timings: list[Tim
         # An inpainting model's encoder also sees the picture without what is masked.
         "vae_encoder": 1 + (manifest.task == "inpaint" and request.edit is not None),
         "unet": answers.full * unet_calls(plan),
-        "vae_decoder": plan.shape.images,
+        plan.decoder: plan.shape.images,
     }
-    phases = {component: phase for phase, component in COMPONENTS.items()}
     rows = []
     for placement in plan.placements:
-        phase = phases.get(placement.component, "text")
+        phase = PHASES.get(placement.component, "text")
         count = calls.get(placement.component, 1)
         load, run, basis = (0.0, 0.0, "small") if phase == "text" else (None, None, "unknown")
         timing = None if phase == "text" else _nearest(plan, placement, timings)
@@ -208,10 +212,9 @@ def learn(folder: Path, result: Result) -> None:
         return
     kept = read(folder)
     for phase in result.phases:
-        component = COMPONENTS.get(phase.name)
-        if component is None or not phase.calls:
-            continue
-        kept = _learned(kept, result.plan, result.plan.placement(component), phase)
+        for placement in result.plan.placements if phase.calls else ():
+            if PHASES.get(placement.component) == phase.name:
+                kept = _learned(kept, result.plan, placement, phase)
     data = json.dumps([asdict(timing) for timing in kept[-KEPT:]], indent=0).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -26,9 +26,13 @@ MAX_TRAIN_STEPS = 100_000
 MAX_TOKENS = 4096
 FAMILIES = ("sd1", "sd2", "sdxl", "sdxl-refiner")
 """Model families this reader draws."""
-DECODERS = ("vae_decoder", "tiny_decoder")
-"""What makes pictures of latents."""
-LATENT_PORTS = {("unet", "sample"), *((name, "latent_sample") for name in DECODERS)}
+TINY_DECODER = "tiny_decoder"
+"""Component of a decoder that is small and fast; it takes latents as the U-Net gives them."""
+LATENT_PORTS = {
+    ("unet", "sample"),
+    ("vae_decoder", "latent_sample"),
+    (TINY_DECODER, "latent_sample"),
+}
 """Inputs that take latents, by component."""
 PATH_REFUSED = re.compile(r"[\\:\x00-\x1f\ud800-\udfff]")
 """Separators of other systems, drive letters, control characters, halves of characters."""

@@ -127,6 +127,7 @@ def infotext(
             "Emphasis": request.emphasis if request.emphasis != "Original" else None,
             "Guidance rescale": request.guidance_rescale or None,
             "Guidance interval": _interval(request.guidance_interval),
+            "VAE Decoder": "TAESD" if request.decoder == "tiny" else None,
             "Profile": request.profile if request.profile != "quality" else None,
             **_sampler_fields(request),
             **(extra or {}),

@@ -360,10 +360,10 @@ class Phases:
         cancel: threading.Event | None,
     ) -> Iterator[Image.Image]:
         """Latents ``(batch, channels, height/8, width/8)`` to RGB pictures, one by one."""
-        scale = np.float32(self._package.manifest.latent.scale)
+        scale = np.float32(1 if chosen.shape.tiny else self._package.manifest.latent.scale)
         with (
             recorder.phase("decode") as meter,
-            self._session("vae_decoder", chosen, meter) as session,
+            self._session(chosen.decoder, chosen, meter) as session,
         ):
             decoder = DecoderPort(session)
             # One picture a call: the decoder's activations are the largest of a run.
@@ -373,7 +373,7 @@ class Phases:
                 if not np.isfinite(pixels).all():
                     raise self._failed(
                         chosen,
-                        "vae_decoder",
+                        chosen.decoder,
                         "the picture is not finite: values beyond the precision it was decoded in"
                         "; decode in float32 (--precision fp32), or use another VAE",
                     )

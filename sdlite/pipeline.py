@@ -21,6 +21,7 @@ from sdlite.edit.request import Stage, stages_of
 from sdlite.errors import RequestError
 from sdlite.ladder import Ladder
 from sdlite.loras import LoraUse
+from sdlite.manifest import TINY_DECODER
 from sdlite.metadata import infotext
 from sdlite.package import Package
 from sdlite.phases import Phases, check_cancel
@@ -151,6 +152,7 @@ class Pipeline:
             encodes=request.edit is not None or pixels or self._phases.inpaints,
             controls=components_of(request.controls, self.package.manifest),
             tiling=request.tiling,
+            tiny=request.decoder == "tiny",
         )
 
     def generate(
@@ -313,8 +315,21 @@ class Pipeline:
             raise RequestError(
                 f"latents have shape {latents.shape}, not (batch, {latent.channels}, height, width)"
             )
+        return self._decoded(latents, tiny=False)
+
+    @property
+    def previews(self) -> bool:
+        """Whether ``preview`` can be asked: a tiny decoder is there."""
+        return any(a.component == TINY_DECODER for a in self.package.manifest.artifacts)
+
+    def preview(self, latents: Float32) -> Image.Image:
+        """What a tiny decoder makes of the first of some latents, e.g. of ``Step.x0``."""
+        return self._decoded(latents[:1], tiny=True)[0]
+
+    def _decoded(self, latents: Float32, tiny: bool) -> tuple[Image.Image, ...]:
+        factor = self.package.manifest.latent.factor
         batch, _, height, width = latents.shape
-        shape = RequestShape(width * latent.factor, height * latent.factor, batch, 1, False)
+        shape = RequestShape(width * factor, height * factor, batch, 1, False, tiny=tiny)
         return tuple(self._phases.decode(latents, self._plan(shape), Recorder(), None))
 
 

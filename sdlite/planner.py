@@ -11,6 +11,7 @@ from sdlite.choices import MEMORY_MODES, MOST_TILES
 from sdlite.engine import LoadOptions
 from sdlite.errors import NoPlan, RequestError, UnknownName
 from sdlite.footprint import component_bytes, run_bytes
+from sdlite.manifest import TINY_DECODER
 from sdlite.package import Package
 from sdlite.plans import Budget, Placement, Plan, Preferences, Relief, RequestShape, megabytes
 from sdlite.text.labels import encoding_of
@@ -205,7 +206,8 @@ def _candidate(
     way: _Way,
 ) -> Plan:
     batches = dict.fromkeys(encoding_of(package.manifest).encoders, 2)
-    batches |= {"vae_encoder": 1, "unet": way.call_batch, "vae_decoder": 1}
+    decoder = TINY_DECODER if shape.tiny else "vae_decoder"
+    batches |= {"vae_encoder": 1, "unet": way.call_batch, decoder: 1}
     batches |= dict.fromkeys(shape.controls, way.call_batch)
     if not shape.encodes:
         del batches["vae_encoder"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sdlite.engine import Artifact, LoadOptions
 from sdlite.errors import UnknownName
+from sdlite.manifest import TINY_DECODER
 from sdlite.types import Device
 
 
@@ -35,6 +36,8 @@ class RequestShape:
     """Prompts drawn together in every step (AND)."""
     embeddings: bool = False
     """Whether the prompts have words whose vectors are not the text encoder's own."""
+    tiny: bool = False
+    """Whether a tiny decoder makes the pictures."""
     replaced: tuple[tuple[str, int], ...] = ()
     """Bytes of weights that replace some of the package's, by component."""
     controls: tuple[str, ...] = ()
@@ -137,6 +140,11 @@ class Plan:
     """Predicted peak of anonymous memory and file pages together."""
     reasons: tuple[str, ...]
     """Why it is this plan."""
+
+    @property
+    def decoder(self) -> str:
+        """The component that makes the pictures."""
+        return TINY_DECODER if self.shape.tiny else "vae_decoder"
 
     def placement(self, component: str) -> Placement:
         """Where a component runs; raises ``UnknownName``."""

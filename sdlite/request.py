@@ -7,13 +7,13 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sdlite.choices import find_emphasis, find_rng, find_tiling
+from sdlite.choices import DECODERS, find_emphasis, find_rng, find_tiling
 from sdlite.control.hints import complete_controls
 from sdlite.edit.request import MAX_STEPS, complete_edit, complete_hires, stages_of
-from sdlite.errors import RequestError
+from sdlite.errors import RequestError, UnknownName
 from sdlite.loras import LoraUse
-from sdlite.manifest import Manifest
-from sdlite.profiles import find_profile
+from sdlite.manifest import TINY_DECODER, Manifest
+from sdlite.profiles import Profile, find_profile
 from sdlite.sampling import (
     OPTIONS,
     NoiseLevels,
@@ -116,6 +116,7 @@ def complete(request: Request, manifest: Manifest) -> Request:
             )
     _check_loras(request.loras)
     controls = complete_controls(request.controls, manifest)
+    profile = find_profile(request.profile)
     sampler_name = defaults.sampler if request.sampler is None else request.sampler
     schedule_name = request.schedule
     if schedule_name is None and request.sampler is None:
@@ -135,7 +136,8 @@ def complete(request: Request, manifest: Manifest) -> Request:
         schedule=None if request.sigmas is not None else schedule.label,
         rng=find_rng(request.rng),
         emphasis=find_emphasis(request.emphasis),
-        profile=find_profile(request.profile).name,
+        profile=profile.name,
+        decoder=_decoder(request, profile, manifest),
         tiling=_tiling(request),
         guidance_rescale=rescale,
         controls=controls,
@@ -156,6 +158,23 @@ def _tiling(request: Request) -> str:
             "leave tiling or only masked"
         )
     return tiling
+
+
+def _decoder(request: Request, profile: Profile, manifest: Manifest) -> str:
+    there = any(artifact.component == TINY_DECODER for artifact in manifest.artifacts)
+    if request.decoder is None:
+        return "tiny" if profile.tiny and there and not request.tiling else "full"
+    name = str(request.decoder).strip().casefold()
+    if name not in DECODERS:
+        raise UnknownName("decoder", str(request.decoder), DECODERS)
+    if name == "tiny" and not there:
+        raise RequestError(
+            f"{manifest.name} has no tiny decoder; add TAESD's with "
+            f"sdlite export taesd_decoder.safetensors --for {manifest.name}"
+        )
+    if name == "tiny" and request.tiling:
+        raise RequestError("the tiny decoder draws no seamless pictures; leave tiling or it out")
+    return name
 
 
 def _check_loras(loras: Sequence[LoraUse]) -> None:

@@ -202,7 +202,7 @@ class Run:
                     pictures.append(picture)
             except FAILURES as error:
                 try:
-                    self._step_down(number, "vae_decoder", error)
+                    self._step_down(number, self.plans[number].decoder, error)
                 except FAILURES:
                     if not pictures:
                         raise

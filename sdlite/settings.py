@@ -19,6 +19,7 @@ from typing import Any
 from sdlite.choices import (
     CACHE_LIMIT,
     COMPUTE_PRECISIONS,
+    DECODERS,
     MEMORY_MODES,
     MOST_TILES,
     find_emphasis,
@@ -206,6 +207,7 @@ OPTIONS = {
         Option("emphasis", emphasis, "Original", "how weights in prompts count"),
         Option("guidance-rescale", real(0, 1), None, "contrast taken back from guidance"),
         Option("guidance-interval", interval, None, "LOW-HIGH sigmas at which guidance acts"),
+        Option("decoder", choice(DECODERS), None, "what makes the picture of the latents"),
         Option("profile", choice(tuple(PROFILES)), "quality", "how much to save"),
         Option("styles-file", text_value, None, "CSV file of styles"),
         Option("wildcards", text_value, None, "folder of wildcard files"),

@@ -277,6 +277,9 @@ class Request:
     """Textual inversions to know by name, beside those in the model folders."""
     controls: tuple[Control, ...] = ()
     """Pictures to follow, each read by an adapter of the package."""
+    decoder: str | None = None
+    """What makes pictures of latents: ``full``, or ``tiny`` where the package has one (TAESD); None
+    leaves it to the profile."""
     profile: str = "quality"
     """How much to approximate: ``quality`` (nothing), ``balanced``, ``fast`` or ``draft``."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from sdlite import memory
 from sdlite.destination import check_replaceable, package_folder
@@ -21,6 +22,7 @@ from sdlite_export.emit.components import (
     write_graphs,
 )
 from sdlite_export.export import GRAPH_ALLOWANCE, PRECISIONS, Progress, write_manifest
+from sdlite_export.ops import TinyOps
 from sdlite_export.source.tiny import TinySource, open_tiny
 from sdlite_export.weights import check_weights, write_weights
 
@@ -138,7 +140,8 @@ def _part(name: str) -> str:
 def _component(tiny: TinySource, name: str) -> Component:
     part = _part(name)
     config, build = tiny.configs[part], tiny_decoder if part == "decoder" else tiny_encoder
-    return Component(name, part, lambda ops, _: build(ops, config), VARIANTS)
+    # Every emitter of these variants has what tiny autoencoders need besides.
+    return Component(name, part, lambda ops, _: build(cast(TinyOps, ops), config), VARIANTS)
 
 
 def _check_fits(tiny: TinySource, package: Package, names: tuple[str, ...], force: bool) -> None:

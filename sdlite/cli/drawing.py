@@ -276,9 +276,9 @@ class Drawing:
             bar = stack.enter_context(StepBar(self.total, self.progress))
             shown = None
             if self.preview:
-                shown = Preview(
-                    map_for(manifest.latent), manifest.latent.factor, bar, writing, self.quiet
-                )
+                decode = pipe.preview if pipe.previews else None
+                latent = manifest.latent
+                shown = Preview(map_for(latent), latent.factor, bar, writing, self.quiet, decode)
 
             def on_step(step: Step) -> None:
                 bar.step(step)
@@ -344,6 +344,7 @@ class Drawing:
                     emphasis=chosen["emphasis"],
                     guidance_rescale=chosen["guidance_rescale"],
                     guidance_interval=chosen["guidance_interval"],
+                    decoder=chosen["decoder"],
                     profile=chosen["profile"],
                     loras=self.loras,
                     embeddings=self.embeddings,

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from sdlite import home, settings
-from sdlite.choices import COMPUTE_PRECISIONS, EMPHASES, MEMORY_MODES, RNGS, TILINGS
+from sdlite.choices import COMPUTE_PRECISIONS, DECODERS, EMPHASES, MEMORY_MODES, RNGS, TILINGS
 from sdlite.cli.controls import control_options
 from sdlite.cli.loras import lora_options
 from sdlite.errors import SdliteError
@@ -188,6 +188,13 @@ _PICTURES = (
         "the time.",
     ),
     setting(
+        "decoder",
+        metavar="NAME",
+        complete=lambda: list(DECODERS),
+        help="full, the model's own, or tiny, a small one added with sdlite export TAESD --for "
+        "MODEL. Default: the profile's.",
+    ),
+    setting(
         "profile",
         metavar="NAME",
         complete=lambda: list(PROFILES),
@@ -323,6 +330,7 @@ PICTURE_SETTINGS = (
     "emphasis",
     "guidance_rescale",
     "guidance_interval",
+    "decoder",
     "profile",
     "styles_file",
     "wildcards",

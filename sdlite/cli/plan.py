@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @setting("images", "-n", metavar="N", help="Pictures, one after the other.")
 @setting("guidance", "-g", metavar="SCALE", help="Guidance scale; 1 halves the U-Net's work.")
 @setting("sampler", metavar="NAME", complete=sampler_names, help="Some ask the model twice a step.")
+@setting("decoder", metavar="NAME", help="full or tiny.")
 @setting("profile", metavar="NAME", help="quality, balanced, fast or draft.")
 @setting("threads", "-t", metavar="N", help="Compute threads.")
 @setting("precision", metavar="NAME", help="What to compute in: fp32, bf16 or fp16.")
@@ -64,6 +65,7 @@ def plan(prompt: str, measure: bool, as_json: bool, **given: str | None) -> None
         steps=chosen["steps"],
         guidance=chosen["guidance"],
         sampler=chosen["sampler"],
+        decoder=chosen["decoder"],
         profile=chosen["profile"],
     )
     folder = home.folders().cache

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sdlite.preview import LinearMap
-    from sdlite.types import Step
+    from sdlite.types import Float32, Step
 
 BAR = "{desc}{percentage:3.0f}%|{bar:24}| step {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 BYTE_BAR = "{desc}{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
@@ -190,6 +191,8 @@ class Preview:
         bar: what else is on the screen.
         writing: the lock to hold while a file is written.
         quiet: whether nothing may be printed; files are still kept.
+        decode: makes a picture of latents where the model has a decoder for that, instead of the
+            map.
     """
 
     def __init__(
@@ -199,7 +202,9 @@ class Preview:
         bar: StepBar,
         writing: threading.Lock,
         quiet: bool = False,
+        decode: Callable[[Float32], Image] | None = None,
     ) -> None:
+        self._decode = decode
         self._linear = linear
         self._factor = factor
         self._bar = bar
@@ -227,15 +232,11 @@ class Preview:
         if now - self._when < REDRAW_SECONDS and step.index + 1 < step.total:
             return
         self._when = now
-        from PIL import Image
-
-        from sdlite.preview import to_picture
-
-        small = Image.fromarray(to_picture(step.x0[0], self._linear))
+        small, size = self._picture(step.x0)
         if self._protocol is not None:
             self._bar.write(draw(small, self._protocol, again=self._drawn))
         elif self._path is not None:
-            large = small.resize((small.width * self._factor, small.height * self._factor))
+            large = small.resize(size)
             # The name was free when the picture began; from the second step on the file is ours.
             overwrite = self._drawn or self._overwrite
             data = encode(large, "png")
@@ -243,6 +244,18 @@ class Preview:
                 make_folder(self._path.parent)
                 write_whole(self._path, data, overwrite)
         self._drawn = True
+
+    def _picture(self, latents: Float32) -> tuple[Image, tuple[int, int]]:
+        """What is shown of latents, and the size of the picture they become."""
+        from PIL import Image
+
+        from sdlite.preview import to_picture
+
+        height, width = latents.shape[2:]
+        size = (width * self._factor, height * self._factor)
+        if self._decode is not None:
+            return self._decode(latents), size
+        return Image.fromarray(to_picture(latents[0], self._linear)), size
 
     def end(self, picture: Image) -> None:
         """Show the finished picture in place of the last preview, or say where the file is."""

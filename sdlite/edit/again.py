@@ -16,6 +16,7 @@ from sdlite.edit.upscale import find_upscaler
 from sdlite.errors import RequestError, UnknownName
 from sdlite.manifest import Manifest
 from sdlite.metadata import CONTENT_LABELS, RESIZE_LABELS, Parameters
+from sdlite.profiles import find_profile
 from sdlite.sampling import resolve
 from sdlite.text.tags import LORA_KINDS, split_tags
 from sdlite.types import Edit, Hires, Request
@@ -42,7 +43,7 @@ KNOWN = frozenset(
         *("Guidance interval", "Outpaint", "Lora hashes", "TI hashes", "VAE", "VAE hash"),
         *("Variation seed", "Variation seed strength", "Seed resize from-1", "Seed resize from-2"),
         *("ENSD", "Eta", "Eta DDIM", "Sigma churn", "Sigma tmin", "Sigma tmax", "Sigma noise"),
-        *("Sigmas", "Tiling", "Profile", "Model answers"),
+        *("Sigmas", "Tiling", "Profile", "Model answers", "VAE Decoder"),
     }
 )
 """Parameters that are read, or named when they cannot be followed."""
@@ -99,6 +100,7 @@ def again(found: Parameters, manifest: Manifest, version: str) -> Again:
         guidance_rescale=reader.real("Guidance rescale"),
         guidance_interval=reader.pair("Guidance interval"),
         profile=found.get("Profile") or "quality",
+        decoder=_decoder(found),
         **_noise(reader),
     )
     _model(found, manifest, version, problems)
@@ -159,6 +161,14 @@ class _Reader:
             return float(low), float(high)
 
         return self._read(name, parse)  # type: ignore[no-any-return]
+
+
+def _decoder(found: Parameters) -> str | None:
+    if found.get("VAE Decoder") == "TAESD":
+        return "tiny"
+    # A profile that would take the tiny one had none then.
+    tiny = find_profile(found.get("Profile") or "quality").tiny
+    return "full" if tiny else None
 
 
 def _noise(reader: _Reader) -> dict[str, Any]:

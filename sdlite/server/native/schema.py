@@ -111,6 +111,7 @@ class JobBody(Strict):
     emphasis: str = "Original"
     guidance_rescale: float | None = None
     guidance_interval: tuple[float, float] | None = None
+    decoder: str | None = None
     profile: str = "quality"
     variation_strength: float = 0.0
     variation_seed: int = -1
