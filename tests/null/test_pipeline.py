@@ -72,6 +72,7 @@ def test_fills_in_and_reports(opened: Opener) -> None:
         schedule="Karras",
         seed=7,
         guidance_rescale=0.0,
+        decoder="full",
     )
     assert [phase.name for phase in result.phases] == ["text", "denoise", "decode"]
     assert [phase.calls for phase in result.phases] == [1, 4, 1]
