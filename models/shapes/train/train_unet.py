@@ -9,9 +9,12 @@ empty, an average of the weights is kept. Every tenth step is on pictures of 256
 many: a network that has seen one size alone fills larger canvases with more shapes.
 The networks compute in bfloat16 over float32 master weights.
 
-Every second pair holds faults beside the noise, where that no longer prevails: what a few large
-steps under guidance leave behind, which no noise of the right size teaches to remove (compare Ning
-et al. 2023, "Input Perturbation Reduces Exposure Bias in Diffusion Models").
+Every second pair, where noise does not prevail, is one scene twice, once without its caption, and
+what guidance makes of the two predictions has to be right as well. There the picture is all but
+decided and the two should agree; guidance multiplies what difference there is, and samplers that
+extrapolate make faults of it when they take few steps. So these latents hold such faults beside
+the noise that is told, as parts of other scenes (compare Ning et al. 2023, "Input Perturbation
+Reduces Exposure Bias in Diffusion Models").
 """
 
 from __future__ import annotations
@@ -25,7 +28,6 @@ import network
 import numpy as np
 import parallel
 import torch
-import torch.nn.functional as F
 from captions import caption, with_strange_words
 from diffusers import AutoencoderKL
 from optimizer import Optimizer
@@ -38,8 +40,10 @@ GAMMA = 5.0
 EMPTY = 0.1
 STRANGE_SHARE = 0.15
 """Share of the captions with words that change nothing."""
-FAULTS_BELOW = 3.0
-"""Sigma below which noise is more than told."""
+GUIDED_BELOW = 2.0
+"""Sigma below which guided predictions are trained."""
+FAULTS = 0.4
+"""Largest share of another scene in their latents, at sigma 1."""
 FAULT_FLOOR = 0.1
 """Faults at sigma 0, as a share of those at sigma 1."""
 
@@ -101,36 +105,6 @@ class Pool:
         return mean + deviation * torch.randn_like(mean), [self.scenes[i] for i in index]
 
 
-def faults(
-    latents: torch.Tensor, sigma: torch.Tensor, strength: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Additions to latents beyond the noise that is told, for every second pair; their sizes.
-
-    White noise, smooth blots, and parts of the differences to the other of the pair and to another
-    scene, of either sign: what guidance that is too strong or taken back too late looks like.
-
-    Args:
-        latents: float32 (n, 4, h, w), pairs side by side.
-        sigma: float32 (n,), standard deviation of the noise over that of latents.
-        strength: largest fault at sigma 1.
-
-    Returns:
-        float32 (n, 4, h, w), and float32 (n,), their deviations.
-    """
-    count, _, height, width = latents.shape
-    where = latents.device
-    size = torch.rand(count // 2, device=where) * strength
-    size[::2] = 0
-    size = size.repeat_interleave(2) * (sigma + FAULT_FLOOR) * (sigma < FAULTS_BELOW)
-    coarse = torch.randn(count, 4, height // 3 + 1, width // 3 + 1, device=where)
-    blots = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True)
-    partner = latents.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
-    signs = torch.randn(2, count, 1, 1, 1, device=where)
-    mixed = 0.8 * blots + 0.4 * torch.randn_like(latents)
-    mixed += 0.5 * signs[0] * (latents - partner) + 0.5 * signs[1] * (latents - latents.roll(2, 0))
-    return mixed * size.view(-1, 1, 1, 1), size
-
-
 def main() -> None:
     """Train, or resume; the averaged network is in runs/NAME/unet.pt for save.py."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -146,7 +120,8 @@ def main() -> None:
     parser.add_argument("--large-every", type=int, default=10, help="steps, one on larger pictures")
     parser.add_argument("--average", type=float, default=0.999)
     parser.add_argument("--emphasis", type=float, default=0.75, help="of high noise, 0 to 1")
-    parser.add_argument("--faults", type=float, default=0.5, help="largest fault at sigma 1")
+    parser.add_argument("--guidance", type=float, default=5.0, help="of guided predictions")
+    parser.add_argument("--guided", type=float, default=0.5, help="weight of their errors")
     parser.add_argument("--save-every", type=float, default=180, help="seconds")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     args = parser.parse_args()
@@ -210,25 +185,35 @@ def train(team: parallel.Team, args: argparse.Namespace) -> None:
         source, pairs = (large_pool, small_pairs // 4) if large else (pool, small_pairs)
         source.renew(max(1, args.renew // team.count // 2))
         latents, scenes = source.draw(pairs)
-        side = latents.shape[-1]
         latents = latents.to(where)
-        ids = torch.tensor(
-            [codes(() if rng.random() < EMPTY else words(rng, s)) for s in scenes]
-        ).to(where)
-        with torch.no_grad():
-            features = text(input_ids=ids).last_hidden_state
         # timesteps spread evenly over the batch, the same for both of a pair
         spread = (rng.permutation(pairs) + rng.random(pairs)) / pairs
         t = torch.from_numpy((spread * 1000).astype(np.int64)).repeat_interleave(2).to(where)
-        noise = torch.randn(pairs, 4, side, side).repeat_interleave(2, 0).to(where)
+        # the first of every second pair below GUIDED_BELOW, and what stands beside it
+        told = torch.arange(0, 2 * pairs, 4, device=where)
+        told = told[ratio[t[told]] > GUIDED_BELOW**-2]
+        untold = told + 1
+        latents[untold] = latents[told]
+        said = [() if rng.random() < EMPTY else words(rng, s) for s in scenes]
+        for k in told.tolist():
+            said[k], said[k + 1] = words(rng, scenes[k]), ()
+        ids = torch.tensor([codes(line) for line in said]).to(where)
+        with torch.no_grad():
+            features = text(input_ids=ids).last_hidden_state
+        noise = torch.randn(pairs, *latents.shape[1:]).repeat_interleave(2, 0).to(where)
         a = alphas[t].float().view(-1, 1, 1, 1)
-        added, size = faults(latents, ratio[t].float() ** -0.5, args.faults)
-        noise = noise + (a / (1 - a)).sqrt() * added
+        sigma = ratio[t[told]].float().view(-1, 1, 1, 1) ** -0.5
+        share = FAULTS * (2 * torch.rand_like(sigma) - 1) * (sigma + FAULT_FLOOR)
+        fault = share * (latents.roll(2, 0)[told] - latents[told]) / sigma
+        noise[told] += fault
+        noise[untold] += fault
         noisy = a.sqrt() * latents + (1 - a).sqrt() * noise
         predicted = model(noisy.to(torch.bfloat16), t, features).sample.float()
-        errors = (predicted - noise).pow(2).mean((1, 2, 3))
-        told = 1 / (1 + size.pow(2) * ratio[t].float())
-        loss = (weights[t] * told * errors).mean()
+        errors = (predicted - noise).pow(2).mean((1, 2, 3)) / noise.pow(2).mean((1, 2, 3))
+        loss = (weights[t] * errors).mean()
+        guided = predicted[untold] + args.guidance * (predicted[told] - predicted[untold])
+        missed = (guided - noise[told]).pow(2).mean((1, 2, 3)) / noise[told].pow(2).mean((1, 2, 3))
+        loss = loss + args.guided * (weights[t[told]] * missed).sum() / len(t)
         loss.backward()
         for mine, theirs in zip(master, working, strict=True):
             assert theirs.grad is not None
