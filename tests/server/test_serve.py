@@ -120,3 +120,16 @@ def test_words_of_options() -> None:
         users("a:")
     assert is_loopback("127.0.0.1") and is_loopback("::1") and is_loopback("localhost")
     assert not is_loopback("0.0.0.0") and not is_loopback("example.org")
+
+
+def test_it_answers_before_numpy_and_pillow_are_loaded(place: Path) -> None:
+    code = """if True:
+        import sys
+        import sdlite.cli, sdlite.server.run
+        from sdlite.server.app import make_app
+        from sdlite.server.state import Server, Setup
+        make_app(Server(Setup()))
+        print({"numpy", "PIL", "sqlite3", "mcp"} & sys.modules.keys())
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from sdlite.errors import UnknownName
-from sdlite.metadata import CONTROL_LABELS, CONTROL_RESIZES
 from sdlite.server.a1111.schema import Body
 from sdlite.server.call import check_body
 from sdlite.server.pictures import read_picture, to_base64
@@ -29,11 +29,8 @@ DIGITS = 8
 """Digits of a hash in the names of models, as the extension writes them."""
 UNSET = 64.0
 """What clients send for thresholds nobody set; below 0 means the same."""
-RESIZES = {label.casefold(): name for name, label in CONTROL_RESIZES.items()} | {
-    "scale to fit (inner fit)": "crop",
-    "envelope (outer fit)": "fill",
-}
-MODES = {label.casefold(): name for name, label in CONTROL_LABELS.items()}
+OLD_RESIZES = {"scale to fit (inner fit)": "crop", "envelope (outer fit)": "fill"}
+"""What its first versions called them."""
 SHOWN_SIZE = 512
 """Shorter side of a picture that is only looked at, where the caller does not say."""
 
@@ -106,6 +103,7 @@ def _control(
 ) -> Control:
     from sdlite.control.preprocess import find_preprocessor
     from sdlite.controls import Control
+    from sdlite.metadata import CONTROL_LABELS, CONTROL_RESIZES
 
     where = f"ControlNet unit {number}"
     if hires and unit.hr_option.casefold() != "both":
@@ -118,10 +116,10 @@ def _control(
         weight=unit.weight,
         start=unit.guidance_start,
         end=unit.guidance_end,
-        mode=_choice(unit.control_mode, MODES, tuple(CONTROL_LABELS)[:3], f"{where}: control_mode"),
+        mode=_choice(unit.control_mode, CONTROL_LABELS, {}, f"{where}: control_mode"),
         preprocessor=preprocessor.name,
         options=_thresholds(preprocessor, unit.threshold_a, unit.threshold_b),
-        resize=_choice(unit.resize_mode, RESIZES, tuple(CONTROL_RESIZES), f"{where}: resize_mode"),
+        resize=_choice(unit.resize_mode, CONTROL_RESIZES, OLD_RESIZES, f"{where}: resize_mode"),
         mask=mask,
     )
 
@@ -159,12 +157,17 @@ def _model(text: str, manifest: Manifest, where: str) -> str:
     raise UnknownName("ControlNet model", text, known)
 
 
-def _choice(value: int | str, known: dict[str, str], order: tuple[str, ...], where: str) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(order):
-        return order[value]
+def _choice(value: int | str, labels: Mapping[str, str], old: Mapping[str, str], where: str) -> str:
+    """What a label or its number stands for."""
+    names = list(labels)[:3]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+        return names[value]
+    known = {label.casefold(): name for name, label in labels.items()} | dict(old)
     if isinstance(value, str) and value.strip().casefold() in known:
         return known[value.strip().casefold()]
-    raise Refused(422, f"{where} {str(value)[:40]!r} is none of {', '.join(known)}", "unknown_name")
+    raise Refused(
+        422, f"{where} {str(value)[:40]!r} is none of {', '.join(labels.values())}", "unknown_name"
+    )
 
 
 def _thresholds(preprocessor: Preprocessor, *values: float) -> tuple[tuple[str, float], ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sdlite import registry
 from sdlite.errors import RuntimeUnavailable
 from sdlite.server.call import Call, Endpoint, in_thread
 from sdlite.server.native.jobs import PREFIX, Jobs
@@ -56,6 +55,9 @@ class Api:
 
 
 def _engines() -> list[dict[str, Any]]:
+    # Not at the top: the server shall answer before NumPy and Pillow are there.
+    from sdlite import registry
+
     found: list[dict[str, Any]] = []
     for name, devices in registry.available():
         if isinstance(devices, RuntimeUnavailable):
