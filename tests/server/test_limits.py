@@ -322,3 +322,30 @@ def test_openapi_names_every_route(client: Any) -> None:
     reference = described["paths"][API + "txt2img"]["post"]["requestBody"]["content"]
     assert reference["application/json"]["schema"] == {"$ref": "#/components/schemas/Txt2Img"}
     assert "steps" in described["components"]["schemas"]["Txt2Img"]["properties"]
+
+
+def test_a_body_that_does_not_come(serve: Any) -> None:
+    import asyncio
+
+    client = serve(limits=Limits(body_seconds=0.05))
+    headers = [(b"host", b"localhost"), (b"content-length", b"10")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": API + "txt2img",
+        "raw_path": b"",
+        "query_string": b"",
+        "headers": headers,
+        "client": ("127.0.0.1", 1),
+    }
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(60)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(client.app(scope, receive, send))
+    assert sent[0]["status"] == 408 and b"0.05 seconds" in sent[1]["body"]
+    after(client)

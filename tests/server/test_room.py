@@ -13,9 +13,9 @@ from sdlite_runtimes.null import NullRuntime
 
 import sdlite
 from sdlite import registry
-from sdlite.errors import EngineError
+from sdlite.errors import Cancelled, EngineError
 from sdlite.pipeline import Pipeline
-from sdlite.server.jobs import CANCELLED, DONE, FAILED, Job, Order
+from sdlite.server.jobs import CANCELLED, DONE, FAILED, Job, Order, Progress, Task
 from sdlite.server.limits import Limits
 from sdlite.server.line import Line
 from sdlite.server.problem import QueueFull, TimeUp
@@ -238,3 +238,40 @@ def test_the_room_is_told_before_anybody_else(room: Room) -> None:
     job.listeners.append(lambda: seen.append((job.state, "told")))
     made.cancel(job)
     assert seen == [("queued", CANCELLED), (CANCELLED, "told")]
+
+
+def test_other_work_takes_its_turn(room: Room) -> None:
+    made = room(SLOW)
+    first = made.submit(order("a", Request("x", steps=3, seed=1)))
+    seen: list[object] = []
+
+    def work(job: Job) -> str:
+        seen.append(made.keepers[0].name)
+        job.progress = Progress(step=1, steps=2)
+        assert job.share == 0.5
+        return "done"
+
+    jobs = [
+        made.submit(Order("", (), "b", "test", task=Task(work, alone=alone)))
+        for alone in (False, True)
+    ]
+    assert [ended(job).value for job in jobs] == ["done", "done"]
+    assert first.over and seen == ["tiny", None]
+
+
+def test_other_work_fails_and_is_cancelled_alone(room: Room) -> None:
+    made = room()
+
+    def fail(job: Job) -> None:
+        raise EngineError("no")
+
+    def wait(job: Job) -> None:
+        assert job.cancel.wait(30)
+        raise Cancelled("stopped as asked")
+
+    failing = made.submit(Order("", (), "a", "test", task=Task(fail)))
+    waiting = made.submit(Order("", (), "a", "test", task=Task(wait)))
+    until(lambda: made.running() == (waiting,))
+    made.cancel(waiting)
+    assert ended(failing).state == FAILED and ended(waiting).state == CANCELLED
+    assert ended(made.submit(order())).state == DONE
