@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -70,15 +71,13 @@ class Kept:
         self, client: str, limit: int, before: str | None = None, words: Sequence[str] = ()
     ) -> list[Pictured]:
         """A client's finished pictures, newest first."""
-        job, number = (None, -1) if before is None else read_place(before)
-        found, begun = [], job is None
-        for record in self.of_client(client, len(self._jobs)):
-            for shown in reversed(record.pictures):
-                if (begun or (record.id == job and shown.number < number)) and has_words(
-                    shown.infotext, words
-                ):
-                    found.append(Pictured(record.id, record.model, record.created, shown))
-            begun = begun or record.id == job
+        last = (math.inf, 0) if before is None else read_place(before)
+        found = [
+            Pictured(record.id, record.model, record.created, shown)
+            for record in self.of_client(client, len(self._jobs))
+            for shown in reversed(record.pictures)
+            if (record.created, shown.number) < last and has_words(shown.infotext, words)
+        ]
         return found[:limit]
 
     def picture(self, record: Record, number: int) -> bytes | Image:

@@ -172,8 +172,8 @@ class Ledger(Journal):
             return
         request = job.order.requests[number]
         words = {"plan": plan_words(pipe.plan(request))}
-        # The pictures of an edit are among the inputs; they need not be written every time.
-        plain = replace(request, edit=None)
+        # The pictures of a request are among the inputs; they need not be written every time.
+        plain = replace(request, edit=None, controls=())
         save_state(self._state_file(job, number), pipe.package, plain, step.state, words)
         self._base.run("UPDATE jobs SET attempts = 0 WHERE id = ?", job.id)
         self._saved[job.id] = time.monotonic()

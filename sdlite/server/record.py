@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sdlite.types import Result
+
+
+_PLACE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)-([0-9]{1,9})")
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,8 @@ class Pictured:
 
     @property
     def place(self) -> str:
-        """Names it among all pictures."""
-        return f"{self.job}-{self.shown.number}"
+        """Where it stands among all pictures, also when it is deleted."""
+        return f"{self.created!r}-{self.shown.number}"
 
 
 class Archive(Protocol):
@@ -174,12 +178,12 @@ def has_words(text: str, words: Sequence[str]) -> bool:
     return all(word.casefold() in folded for word in words)
 
 
-def read_place(place: str) -> tuple[str, int]:
-    """Job and number of a ``Pictured.place``; raises ``Refused``."""
-    job, _, number = place.rpartition("-")
-    if not (job and number.isascii() and number.isdigit() and len(number) < 10):
+def read_place(place: str) -> tuple[float, int]:
+    """Time and number of a ``Pictured.place``; raises ``Refused``."""
+    match = _PLACE.fullmatch(place)
+    if match is None:
         raise Refused(422, f"before {place[:40]!r} is no place in a list", "invalid_query")
-    return job, int(number)
+    return float(match[1]), int(match[2])
 
 
 def no_job(name: str) -> Refused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,17 +102,13 @@ class Stored:
         self, client: str, limit: int, before: str | None = None, words: Sequence[str] = ()
     ) -> list[Pictured]:
         """A client's finished pictures, newest first."""
-        last, least = 1 << 62, 0
-        if before is not None:
-            job, least = read_place(before)
-            rows = self._base.rows("SELECT number FROM jobs WHERE id = ?", job)
-            last = rows[0][0] if rows else last
+        last, least = (math.inf, 0) if before is None else read_place(before)
         rows = self._base.rows(
             "SELECT jobs.id, model, created, pictures.number, seed, width, height, infotext"
             " FROM jobs JOIN pictures ON pictures.job = jobs.id"
-            " WHERE client = ? AND (jobs.number, pictures.number) < (?, ?)"
+            " WHERE client = ? AND (created, pictures.number) < (?, ?)"
             " AND has_words(infotext, ?)"
-            " ORDER BY jobs.number DESC, pictures.number DESC LIMIT ?",
+            " ORDER BY created DESC, pictures.number DESC LIMIT ?",
             *(client, last, least, json.dumps(list(words)), limit),
         )
         return [

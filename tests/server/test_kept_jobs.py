@@ -172,7 +172,10 @@ def test_finished_pictures(serve: Any, folder: Path, kept: bool) -> None:
     assert Image.open(io.BytesIO(small.content)).size == (16, 16)
     assert "none of png" in error(client.get(urls[0] + "?format=tiff"), 422)
 
+    place = client.get(path + "?limit=1").json()["next"]
     assert client.delete(urls[0]).status_code == 200
+    rest = client.get(path, params={"before": place}).json()["pictures"]
+    assert [item["url"] for item in rest] == urls[1:]
     assert error(client.get(urls[0]), 404) and error(client.delete(urls[0]), 404)
     left = client.get(path).json()["pictures"]
     assert [item["url"] for item in left] == urls[1:]

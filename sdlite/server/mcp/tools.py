@@ -23,7 +23,6 @@ from sdlite.server.native.reading import model_view
 from sdlite.server.native.schema import read_request
 from sdlite.server.pictures import to_base64
 from sdlite.server.problem import message_of
-from sdlite.server.record import Pictured
 from sdlite.server.state import Server
 
 INSTRUCTIONS = (
@@ -158,7 +157,7 @@ class Tools:
         content: list[types.ContentBlock] = []
         listed = []
         for shown in record.pictures:
-            name = Pictured(record.id, record.model, record.created, shown).place
+            name = f"{record.id}-{shown.number}"
             picture = archive.picture(record, shown.number)
             if isinstance(picture, bytes):
                 data = base64.b64encode(picture).decode("ascii")

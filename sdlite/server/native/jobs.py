@@ -15,6 +15,7 @@ from sdlite.server.jobs import QUEUED, RUNNING, Job, Order
 from sdlite.server.native.outlook import planned
 from sdlite.server.native.schema import JobBody, read_margins, read_request
 from sdlite.server.pictures import MEDIA_TYPES, preview, to_base64
+from sdlite.server.problem import Refused
 from sdlite.server.query import Query
 from sdlite.server.record import Record, Shown, record_of
 from sdlite.server.state import Server
@@ -152,7 +153,7 @@ class Jobs:
             if not news:
                 yield ": waiting\n\n"
                 continue
-            record = await in_thread(self._found, call) if job.over else record_of(job)
+            record = await in_thread(self._last, call, job) if job.over else record_of(job)
             view = self._view(record)
             if with_preview and job.progress.latents is not None:
                 picture = await in_thread(preview, self._server, job)
@@ -160,6 +161,13 @@ class Jobs:
                     view["preview"] = await in_thread(to_base64, picture)
             ended = view["state"] not in (QUEUED, RUNNING)
             yield event(view["state"] if ended else "progress", view)
+
+    def _last(self, call: Call, job: Job) -> Record:
+        """A job that is over, as it is kept or, when it was forgotten meanwhile, as it was."""
+        try:
+            return self._found(call)
+        except Refused:
+            return record_of(job)
 
     async def _image(self, call: Call) -> Any:
         format = call.query(FORMAT) or "png"
