@@ -9,7 +9,8 @@ from typing import Literal
 from sdlite.errors import PackageInvalid, UnknownName
 
 CONTROL = "control"
-"""Ends the variant of a U-Net graph that takes what ControlNets say: ``plain+control``."""
+"""Ends the variant of a U-Net graph that takes what ControlNets and T2I-Adapters say:
+``plain+control``."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class AdapterEntry:
 
     name: str
     """What it is called in requests."""
-    kind: Literal["controlnet"]
+    kind: Literal["controlnet", "t2i-adapter"]
     """What it is."""
     component: str
     """Its component, ``KIND/NAME``."""

@@ -142,7 +142,8 @@ def dimensions_of(
 
     The number of tokens stays free: it depends on the prompt, and costs nothing.
     """
-    if not device.fixed_sizes or component.startswith("text_encoder"):
+    # A T2I-Adapter counts in cells of its own, and is asked once a picture.
+    if not device.fixed_sizes or component.startswith(("text_encoder", "t2i-adapter/")):
         return {}
     width, height = size
     picture = {"image_height": height, "image_width": width}

@@ -42,9 +42,9 @@ GUIDANCE = "timestep_cond"
 ADDED = ("text_embeds", "time_ids", GUIDANCE)
 """What a U-Net may be told beside time and text, by the graph's names: SDXL's pooled text and
 sizes, and the guidance scale of LCM's."""
-RESIDUALS = ("down_residual_", "mid_residual")
-"""Starts of the names of what ControlNets say to a U-Net: a graph that takes it gets it in
-``added``."""
+RESIDUALS = ("down_residual_", "mid_residual", "adapter_feature_")
+"""Starts of the names of what ControlNets and T2I-Adapters say to a U-Net: a graph that takes it
+gets it in ``added``."""
 CHANNELS = "channels"
 """Among a U-Net's added inputs: latents that are put beside the noisy ones, as more channels."""
 

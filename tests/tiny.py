@@ -15,10 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sdlite_export.configs import ClipTextConfig, ControlNetConfig, UnetConfig, VaeConfig
+from sdlite_export.configs import (
+    ClipTextConfig,
+    ControlNetConfig,
+    T2IAdapterConfig,
+    UnetConfig,
+    VaeConfig,
+)
 from sdlite_export.source.layout import (
     Slot,
     controlnet_slots,
+    t2i_slots,
     text_slots,
     unet_slots,
     vae_slots,
@@ -139,6 +146,26 @@ def make_tiny_controlnet(
     }
     _json(folder / "config.json", made)
     tensors = random_tensors(controlnet_slots(config), np.random.default_rng(seed), "float32")
+    write_safetensors(folder / "diffusion_pytorch_model.safetensors", tensors)
+    return folder
+
+
+T2I_TYPES = {"full": "full_adapter", "xl": "full_adapter_xl", "light": "light_adapter"}
+
+
+def make_tiny_t2i(folder: Path, config: T2IAdapterConfig, seed: int = 40) -> Path:
+    """Write a diffusers folder of a T2I-Adapter with random weights."""
+    light = config.kind == "light"
+    made = {
+        "_class_name": "T2IAdapter",
+        "adapter_type": T2I_TYPES[config.kind],
+        "channels": list(config.channels[:-1] if light else config.channels),
+        "downscale_factor": config.factor,
+        "in_channels": config.in_channels,
+        "num_res_blocks": config.blocks,
+    }
+    _json(folder / "config.json", made)
+    tensors = random_tensors(t2i_slots(config), np.random.default_rng(seed), "float32")
     write_safetensors(folder / "diffusion_pytorch_model.safetensors", tensors)
     return folder
 

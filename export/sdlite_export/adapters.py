@@ -1,4 +1,5 @@
-"""Add a ControlNet to a package: its own graphs and weights, and U-Net graphs that take its say."""
+"""Add a ControlNet or T2I-Adapter to a package: its own graphs and weights, and graphs of the U-Net
+that take what it says."""
 
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ from sdlite.manifest import (
 )
 from sdlite.package import Package
 from sdlite_export.architectures.controlnet import controlnet
+from sdlite_export.architectures.t2i_adapter import t2i_adapter
+from sdlite_export.configs import ControlNetConfig, T2IAdapterConfig
 from sdlite_export.emit.components import (
     WEIGHTS,
     Component,
@@ -43,7 +46,7 @@ from sdlite_export.source.layout import skip_widths
 from sdlite_export.weights import check_weights, write_weights
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,79}")
-EXTENSIONS = {"controlnet": CONTROL}
+EXTENSIONS = {"controlnet": CONTROL, "t2i-adapter": CONTROL}
 """What kinds of adapter need of the U-Net."""
 BASES = ("plain", "fused", "segment")
 """Variants of the U-Net that are extended."""
@@ -172,7 +175,7 @@ def _add(
         source=adapter.name,
         sha256=adapter.sha256(),
         licence=adapter.licence.id,
-        pooled=adapter.config.pooled,
+        pooled=isinstance(adapter.config, ControlNetConfig) and adapter.config.pooled,
     )
     new = replace(
         manifest,
@@ -206,6 +209,10 @@ def _extended(
 
 
 def _component(component: str, adapter: AdapterSource, package: Package) -> Component:
+    config = adapter.config
+    if isinstance(config, T2IAdapterConfig):
+        # A small network that is asked once a picture: one graph does for all memory modes.
+        return Component(component, component, lambda ops, _: t2i_adapter(ops, config), BASES[:1])
     pooled = None
     if package.manifest.family.startswith("sdxl"):
         specs = package.find("unet", "plain")[0].inputs
@@ -213,7 +220,7 @@ def _component(component: str, adapter: AdapterSource, package: Package) -> Comp
     return Component(
         component,
         component,
-        lambda ops, _: controlnet(ops, adapter.config, int(pooled) if pooled else None),
+        lambda ops, _: controlnet(ops, config, int(pooled) if pooled else None),
         BASES,
     )
 
@@ -246,15 +253,22 @@ def _check_name(name: str, manifest: Manifest, force: bool) -> None:
 
 def _check_fits(adapter: AdapterSource, places: UnetPlaces, manifest: Manifest) -> None:
     """Compare the adapter's numbers with the model's."""
-    config = adapter.config.unet
-    ours = [channels for channels, _ in places.skips]
-    theirs = skip_widths(config)
-    facts = (
-        ("text features {} wide", config.cross_dim, places.cross_dim),
-        ("skips of {} channels", _brief(theirs), _brief(ours)),
-        ("pooled text and sizes {} wide", config.label_dim or 0, places.label_dim or 0),
-        ("latents of {} channels", config.in_channels, manifest.latent.channels),
-    )
+    facts: tuple[tuple[str, object, object], ...]
+    if isinstance(adapter.config, T2IAdapterConfig):
+        made = tuple(zip(adapter.config.channels, adapter.config.levels, strict=True))
+        *levels, middle = (*(places.skips[end] for end in places.ends), places.skips[-1])
+        # Those for SDXL give one for the middle too.
+        whole = (*levels, middle) if len(made) > len(levels) else tuple(levels)
+        facts = (("features of {} channels (and halvings)", _pairs(made), _pairs(whole)),)
+    else:
+        config = adapter.config.unet
+        ours = [channels for channels, _ in places.skips]
+        facts = (
+            ("text features {} wide", config.cross_dim, places.cross_dim),
+            ("skips of {} channels", _brief(skip_widths(config)), _brief(ours)),
+            ("pooled text and sizes {} wide", config.label_dim or 0, places.label_dim or 0),
+            ("latents of {} channels", config.in_channels, manifest.latent.channels),
+        )
     for words, theirs_, ours_ in facts:
         if theirs_ != ours_:
             raise RequestError(
@@ -262,6 +276,10 @@ def _check_fits(adapter: AdapterSource, places: UnetPlaces, manifest: Manifest) 
                 f"({manifest.family}) has {ours_}: it is for another model family; "
                 "give one made for this family"
             )
+
+
+def _pairs(places: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(f"{channels} ({level})" for channels, level in places)
 
 
 def _brief(widths: Sequence[int]) -> str:

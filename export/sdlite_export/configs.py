@@ -125,6 +125,35 @@ class ControlNetConfig:
 
 
 @dataclass(frozen=True)
+class T2IAdapterConfig:
+    """A T2I-Adapter."""
+
+    kind: Literal["full", "xl", "light"]
+    """How its blocks are built and where they halve the picture."""
+    channels: tuple[int, ...]
+    """Channels of each block, which are those of what it gives."""
+    blocks: int
+    """ResNets in a block."""
+    factor: int = 8
+    """Pixels per cell, each way, where its convolutions begin."""
+    in_channels: int = 3
+    """Channels of the picture: 3, or 1 where it takes grey ones."""
+
+    @property
+    def halved(self) -> tuple[bool, ...]:
+        """Whether each block begins by halving its input."""
+        if self.kind == "xl":
+            return tuple(index == 2 for index in range(len(self.channels)))
+        return tuple(index > 0 for index in range(len(self.channels)))
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """How often each output is halved, against cells of 8 pixels."""
+        level = self.factor.bit_length() - 4
+        return tuple(level := level + half for half in self.halved)
+
+
+@dataclass(frozen=True)
 class VaeConfig:
     """A KL autoencoder. Tuples run from the picture's resolution down."""
 

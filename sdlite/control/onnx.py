@@ -91,12 +91,11 @@ def _size(spec: TensorSpec, size: tuple[int, int], side: int) -> tuple[int, int]
 
 def _fed(picture: Image.Image, numbers: Mapping[str, float]) -> Array:
     pixels = np.asarray(picture.convert("RGB"), np.float32) / np.float32(255)
-    mean, deviation = np.float32(numbers["mean"]), np.float32(numbers["deviation"])
-    if numbers["imagenet"]:
-        pixels = (pixels - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
-    else:
-        pixels = (pixels - mean) / deviation
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
+    usual = numbers["imagenet"] == 1
+    mean = np.asarray(MEAN if usual else (numbers["mean"],) * 3, np.float32)
+    deviation = np.asarray(DEVIATION if usual else (numbers["deviation"],) * 3, np.float32)
+    scaled = (pixels - mean) / deviation
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None], np.float32)
 
 
 def _shown(path: Path, answer: Array, numbers: Mapping[str, float]) -> Image.Image:

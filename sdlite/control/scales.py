@@ -16,19 +16,28 @@ output of each network."""
 SOFT = 0.825
 """Of each layer against the next coarser one where the prompt is to count more: A1111's."""
 
+ADAPTER_SOFT = (0.25, 0.62, 0.825, 1.0)
+"""The same of a T2I-Adapter's four outputs, from the finest."""
 
-def layer_scales(control: Control, layers: int, pooled: bool = False) -> tuple[Float32, Float32]:
+
+def layer_scales(
+    control: Control, layers: int, pooled: bool = False, adapter: bool = False
+) -> tuple[Float32, Float32]:
     """Factors of a network's outputs for prompts and for the negative prompt, ``(layers,)`` each.
 
     In the modes ``prompt`` and ``control`` they fall by ``SOFT`` a layer from the middle to the
-    finest as in A1111's extension, in ``guess`` tenfold in all as in diffusers. ``control`` and
-    ``guess`` leave the negative prompt alone, and so does a ``pooled`` network.
+    finest as in A1111's extension (of a T2I-Adapter, ``adapter``, as in ``ADAPTER_SOFT``), in
+    ``guess`` tenfold in all as in diffusers. ``control`` and ``guess`` leave the negative prompt
+    alone, and so does a ``pooled`` network.
 
     Raises:
         RequestError: the control's own factors are of another number.
     """
     scales = np.full(layers, control.weight, np.float64)
-    if control.mode in ("prompt", "control"):
+    soft = control.mode in ("prompt", "control")
+    if soft and adapter:
+        scales *= np.interp(np.linspace(0, 3, layers), range(4), ADAPTER_SOFT)
+    elif soft:
         scales *= SOFT ** np.arange(layers - 1, -1, -1)
     elif control.mode == "guess" and not pooled:
         scales *= np.logspace(-1, 0, layers)
@@ -77,7 +86,7 @@ def with_scales(
         step = max(int(np.searchsorted(starts, -sigma, side="right")) - 1, 0)
         acting = [is_active(control, step, steps) for control in controls]
         prompt, negative = (
-            np.stack([pair[which] * on for pair, on in zip(scales, acting, strict=True)])[None]
+            _stacked([pair[which] * on for pair, on in zip(scales, acting, strict=True)])
             for which in (0, 1)
         )
         return StepConds(
@@ -86,6 +95,14 @@ def with_scales(
         )
 
     return at
+
+
+def _stacked(rows: Sequence[Float32]) -> Float32:
+    """Rows of different lengths, zeros behind the shorter: ``(1, networks, layers)``."""
+    stack = np.zeros((1, len(rows), max(map(len, rows))), np.float32)
+    for index, row in enumerate(rows):
+        stack[0, index, : len(row)] = row
+    return stack
 
 
 def _with(cond: Cond, scales: Float32) -> Cond:

@@ -8,7 +8,14 @@ from contextlib import AbstractContextManager, ExitStack
 from sdlite.adapterentry import find_adapter
 from sdlite.calls import Predictor
 from sdlite.control.hints import hint_of
-from sdlite.control.network import ControlledUnet, Network, residual_specs
+from sdlite.control.network import (
+    ControlledUnet,
+    Network,
+    Speaker,
+    features_of,
+    residual_names,
+    residual_specs,
+)
 from sdlite.control.scales import layer_scales, with_scales
 from sdlite.controls import Control
 from sdlite.engine import Session
@@ -57,15 +64,22 @@ def steer(
     unet, shape = chosen.placement("unet"), chosen.shape
     # The package's own description: a session may have fixed its sizes.
     specs = residual_specs([spec for artifact in unet.artifacts for spec in artifact.inputs])
+    names = residual_names(specs)
     controls = acting(request.controls)
-    networks, scales = [], []
+    speakers: list[Speaker] = []
+    scales = []
     for control in controls:
         entry = find_adapter(manifest.adapters, control.name)
-        port = ControlNetPort(opened.enter_context(use(entry.component)))
         hint = hint_of(control, (shape.width, shape.height), unet.device)
-        networks.append(Network(port, hint, entry.pooled))
-        scales.append(layer_scales(control, len(specs), entry.pooled))
+        adapter = entry.kind == "t2i-adapter"
+        if adapter:
+            with use(entry.component) as open_adapter:
+                speakers.append(features_of(open_adapter, hint))
+        else:
+            port = ControlNetPort(opened.enter_context(use(entry.component)))
+            speakers.append(Network(names, port, hint, entry.pooled))
+        scales.append(layer_scales(control, len(speakers[-1].names), entry.pooled, adapter))
     return (
-        ControlledUnet(UnetPort(session), networks, specs),
+        ControlledUnet(UnetPort(session), speakers, specs),
         with_scales(conditions, sigmas, controls, scales),
     )

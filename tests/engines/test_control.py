@@ -13,13 +13,14 @@ from PIL import Image
 pytest.importorskip("onnx")
 
 from sdlite_export.adapters import add_adapter
+from sdlite_export.configs import T2IAdapterConfig
 from sdlite_export.export import export_package
 
 import sdlite
 from sdlite import metadata, registry
 from sdlite.edit.state import pack_request, unpack_request
 from sdlite.errors import RequestError, RuntimeUnavailable, UnknownName
-from tests.tiny import make_tiny_checkpoint, make_tiny_controlnet
+from tests.tiny import make_tiny_checkpoint, make_tiny_controlnet, make_tiny_t2i
 
 DRAWN = {"seed": 3, "steps": 4, "guidance": 5.0}
 PROMPT = "a red circle on blue"
@@ -45,6 +46,8 @@ def package(tmp_path_factory) -> Path:
     for number, name in enumerate(("edges", "depth")):
         network = make_tiny_controlnet(folder / name, seed=30 + number)
         add_adapter(network, folder / "package", precision="fp32")
+    sketch = make_tiny_t2i(folder / "sketch", T2IAdapterConfig("full", (8, 16), 2))
+    add_adapter(sketch, folder / "package", precision="fp32")
     return folder / "package"
 
 
@@ -70,8 +73,10 @@ def test_a_control_changes_the_picture_and_none_does_not(package: Path, engine: 
         assert np.abs(drawn(pipe, control(weight=0.0)) - without).max() == 0
         late = drawn(pipe, control(start=0.9))
         assert np.abs(late - without).max() <= 1, "it acts in no whole step"
-        several = drawn(pipe, control(), control("depth"))
-        assert np.abs(several - drawn(pipe, control())).mean() > 3
+        alone = drawn(pipe, control())
+        for other in ("depth", "sketch"):
+            assert np.abs(drawn(pipe, control(), control(other)) - alone).mean() > 1
+        assert np.abs(drawn(pipe, control("sketch", mode="prompt")) - without).mean() > 1
 
 
 def test_engines_and_memory_modes_agree(package: Path) -> None:
@@ -79,7 +84,8 @@ def test_engines_and_memory_modes_agree(package: Path) -> None:
     for engine in ENGINES:
         for mode in ("normal", "mapped") if engine == "onnxruntime" else ("normal",):
             with sdlite.load(package, runtime=engine, memory_mode=mode, precision="fp32") as pipe:
-                pictures.append(drawn(pipe, control(), control("depth", mode="guess")))
+                both = (control("sketch"), control("depth", mode="guess"))
+                pictures.append(drawn(pipe, control(), *both))
                 chosen = pipe.plan(sdlite.Request(PROMPT, controls=(control(),)))
         ending = chosen.placement("unet").artifacts[0].variant
         assert ending.endswith("+control")

@@ -10,9 +10,9 @@ import onnx
 import pytest
 from sdlite_export import adapters
 from sdlite_export.adapters import add_adapter
-from sdlite_export.configs import ControlNetConfig
+from sdlite_export.configs import ControlNetConfig, T2IAdapterConfig
 from sdlite_export.export import export_package
-from sdlite_export.source.layout import controlnet_slots
+from sdlite_export.source.layout import controlnet_slots, t2i_slots
 
 from sdlite.errors import OutputError, PackageInvalid, RequestError, SourceError
 from sdlite.manifest import least_reader, read_manifest
@@ -24,6 +24,7 @@ from tests.tiny import (
     Tiny,
     make_tiny_checkpoint,
     make_tiny_controlnet,
+    make_tiny_t2i,
     random_tensors,
     write_safetensors,
 )
@@ -228,3 +229,55 @@ def test_every_family_takes_one(tmp_path: Path, family: str) -> None:
     network = make_tiny_controlnet(tmp_path / "canny", ControlNetConfig(unet, (4, 4, 8, 8)))
     add_adapter(network, tmp_path / "package")
     assert Package.open(tmp_path / "package").manifest.adapters
+
+
+T2I = {
+    "full": T2IAdapterConfig("full", (32, 64), 2),
+    "grey": T2IAdapterConfig("full", (32, 64), 3, in_channels=1),
+    "light": T2IAdapterConfig("light", (32, 64), 2),
+}
+
+
+@pytest.mark.parametrize("kind", T2I)
+def test_a_t2i_adapter_is_added_from_every_layout(package, tmp_path, kind: str) -> None:
+    config = T2I[kind]
+    if kind == "light":  # its last block repeats the channels of the one before
+        config = replace(config, channels=(32, 64, 64))
+    folder = make_tiny_t2i(tmp_path / "sketch", config)
+    held = open_safetensors(folder / "diffusion_pytorch_model.safetensors")
+    single, original = tmp_path / "single.safetensors", tmp_path / "original.safetensors"
+    write_safetensors(single, {name: held.read(name) for name in held.infos()})
+    write_safetensors(original, {s.ldm: held.read(s.name) for s in t2i_slots(config)})
+    if kind == "light":
+        with pytest.raises(RequestError, match=r"features of 32 \(0\), 64 \(1\), 64 \(2\)"):
+            add_adapter(folder, package)
+        return
+    for source in (folder, single, original):
+        assert add_adapter(source, package).kind == "t2i-adapter"
+    manifest = Package.open(package).manifest
+    hashes = {manifest.weights[e.component].file.sha256 for e in manifest.adapters}
+    assert len(hashes) == 1
+    (unet,) = Package.open(package).find("unet", "fused+control")
+    assert [s.name for s in unet.inputs if s.name.startswith("adapter_feature_")] == [
+        f"adapter_feature_{n}" for n in range(3)
+    ]
+
+
+def test_t2i_adapters_that_are_strange_are_refused(package: Path, tmp_path: Path) -> None:
+    import json
+
+    folder = make_tiny_t2i(tmp_path / "sketch", T2I["full"])
+    config = json.loads((folder / "config.json").read_text())
+    for change, words in (
+        ({"adapter_type": "other"}, "adapter_type 'other'; known: full_adapter"),
+        ({"downscale_factor": 16}, "in cells of 16 pixels"),
+        ({"in_channels": 4}, "pictures of 4 channels"),
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(SourceError, match=words):
+            add_adapter(folder, package)
+    tensors = random_tensors(t2i_slots(T2I["full"]), np.random.default_rng(0), "float32")
+    tensors["adapter.conv_in.weight"] = np.zeros((32, 48, 3, 3), np.float32)
+    write_safetensors(tmp_path / "odd.safetensors", tensors)
+    with pytest.raises(SourceError, match="first convolution takes 48 channels"):
+        add_adapter(tmp_path / "odd.safetensors", package)

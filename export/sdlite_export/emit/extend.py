@@ -20,6 +20,7 @@ from sdlite.engine import Artifact, TensorSpec
 from sdlite.errors import PackageInvalid
 from sdlite.manifest import WeightFile
 from sdlite_export.architectures.controlnet import MIDDLE, RESIDUAL
+from sdlite_export.architectures.t2i_adapter import FEATURE
 from sdlite_export.emit.proto import TYPES
 
 FLOAT_BYTES = 4
@@ -35,6 +36,17 @@ class UnetPlaces:
     """Width of the text features."""
     label_dim: int | None
     """Width of SDXL's vector of pooled text and sizes."""
+    ends: tuple[int, ...] = ()
+    """Of each level, which skip a T2I-Adapter's feature is added to as it is made: the last before
+    the picture is halved in levels with attention, in others the halved one."""
+
+    def features(self) -> tuple[TensorSpec, ...]:
+        """What a T2I-Adapter gives for it: one a level, and one for the end of the middle."""
+        places = [*(self.skips[end] for end in self.ends), self.skips[-1]]
+        return tuple(
+            TensorSpec(FEATURE.format(index), "float32", _map_shape(*place))
+            for index, place in enumerate(places)
+        )
 
     def residuals(self) -> tuple[TensorSpec, ...]:
         """What a ControlNet gives for it."""
@@ -66,16 +78,21 @@ def unet_places(weights: WeightFile) -> UnetPlaces:
             "export the model again"
         )
     skips = [(first, 0)]
+    ends = []
     level = 0
     while (width := rows(f"down_blocks.{level}.resnets.0.conv2")) is not None:
         layer = 0
         while rows(f"down_blocks.{level}.resnets.{layer}.conv2") is not None:
             skips.append((width, level))
             layer += 1
+        attention = rows(f"down_blocks.{level}.attentions.0.proj_in") is not None
+        end = len(skips) - 1
         if rows(f"down_blocks.{level}.downsamplers.0.conv") is not None:
             skips.append((width, level + 1))
+        ends.append(end if attention else len(skips) - 1)
         level += 1
-    return UnetPlaces(tuple(skips), cross_dim, rows("add_embedding.linear_1", 1))
+    labels = rows("add_embedding.linear_1", 1)
+    return UnetPlaces(tuple(skips), cross_dim, labels, tuple(ends))
 
 
 @dataclass
@@ -96,9 +113,9 @@ class _Graph:
         self.added.append(spec)
         return spec.name
 
-    def insert(self, before: onnx.NodeProto, node: onnx.NodeProto) -> None:
-        place = list(self.model.graph.node).index(before)
-        self.model.graph.node.insert(place, node)
+    def insert(self, beside: onnx.NodeProto, node: onnx.NodeProto, after: bool = False) -> None:
+        place = list(self.model.graph.node).index(beside)
+        self.model.graph.node.insert(place + after, node)
 
     def add_to(self, node: onnx.NodeProto, which: int, spec: TensorSpec) -> None:
         """Add an input to one input of a node, for this node alone."""
@@ -145,16 +162,44 @@ def _add_residuals(graphs: Sequence[_Graph], places: UnetPlaces) -> None:
     """Add to every skip where the way up takes it, and to the middle's end where it begins."""
     joins = [(graph, node) for graph in graphs for node in graph.nodes() if _joins(node)]
     *down, middle = places.residuals()
+    *features, last = places.features()
     if len(joins) != len(down):
         first = graphs[0].artifact
         raise PackageInvalid(
             f"{first.graph} joins {len(joins)} skips where its weights say {len(down)}; "
             "export the model again with this version of sdlite"
         )
+    made = [_origin(graphs, node.input[1]) for _, node in reversed(joins)]
+    for end, spec in zip(places.ends, features, strict=True):
+        _add_where_made(graphs, made[end], spec)
     for (graph, node), spec in zip(joins, reversed(down), strict=True):
         graph.add_to(node, 1, spec)
     graph, node = joins[0]
+    graph.add_to(node, 0, last)
     graph.add_to(node, 0, middle)
+
+
+def _origin(graphs: Sequence[_Graph], name: str) -> str:
+    """The value itself where a quantised copy of it is used."""
+    for graph in reversed(graphs):
+        for node in graph.nodes():
+            if name in node.output and node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                return _origin(graphs, node.input[0])
+    return name
+
+
+def _add_where_made(graphs: Sequence[_Graph], name: str, spec: TensorSpec) -> None:
+    """Add an input to a value, for all that use it."""
+    for graph in graphs:
+        for node in graph.nodes():
+            if name in node.output:
+                raw = f"{name}/before_{spec.name}"
+                node.output[list(node.output).index(name)] = raw
+                label = f"{name}/with_{spec.name}"
+                added = helper.make_node("Add", [raw, graph.feed(spec)], [name], name=label)
+                graph.insert(node, added, after=True)
+                return
+    raise PackageInvalid(f"{graphs[0].artifact.graph} has no value {name}; export the model again")
 
 
 def _joins(node: onnx.NodeProto) -> bool:

@@ -160,6 +160,21 @@ class OnnxOps(Recorder):
         gate = self.graph.node("Sigmoid", [inner.name], f"{name}/gate", x.shape)
         return self.graph.node("Mul", [x.name, gate.name], name, x.shape)
 
+    def relu(self, x: Value) -> Value:
+        return self.graph.node("Relu", [x.name], f"{x.name}/relu", x.shape)
+
+    def halve(self, x: Value, size: tuple[Dim, Dim]) -> Value:
+        # At an odd edge the mean is that of the cells there are.
+        return self.graph.node(
+            "AveragePool",
+            [x.name],
+            f"{x.name}/half",
+            (*x.shape[:2], *size),
+            kernel_shape=[2, 2],
+            strides=[2, 2],
+            ceil_mode=1,
+        )
+
     def gelu(self, x: Value) -> Value:
         return self.graph.node("Gelu", [x.name], f"{x.name}/gelu", x.shape, approximate="none")
 

@@ -1,7 +1,9 @@
-"""Read what is added to a model: so far ControlNets, in diffusers' layout and in the original one.
+"""Read what is added to a model: ControlNets and T2I-Adapters, as diffusers has them and as their
+authors do.
 
 A folder has a ``config.json``; of a single file all numbers are derived from the tensors' shapes.
-The original layout has LDM's names under ``control_model.``, also inside a whole checkpoint.
+An original ControlNet has LDM's names under ``control_model.``, also inside a whole checkpoint; an
+original T2I-Adapter numbers its ResNets through.
 """
 
 from __future__ import annotations
@@ -16,22 +18,27 @@ import numpy as np
 from sdlite.errors import SourceError, UnknownFamily
 from sdlite.tensors.base import TensorInfo, Tensors
 from sdlite.types import Array
-from sdlite_export.configs import ControlNetConfig
+from sdlite_export.configs import ControlNetConfig, T2IAdapterConfig
 from sdlite_export.source.checkpoint import Component, SourceHash, SourceLicence
 from sdlite_export.source.config_reader import ConfigReader
 from sdlite_export.source.diffusers import weight_files
 from sdlite_export.source.diffusers_unet import read_controlnet
 from sdlite_export.source.gather import Found, gather
-from sdlite_export.source.layout import Slot, controlnet_slots
+from sdlite_export.source.layout import Slot, controlnet_slots, t2i_slots
 from sdlite_export.source.ldm import open_tensors, prefixes
 from sdlite_export.source.ldm_config import MAX_LEVELS, Lookup, derive_unet
+from sdlite_export.source.t2i import derive_t2i, read_t2i
 
-Kind: TypeAlias = Literal["controlnet"]
+Kind: TypeAlias = Literal["controlnet", "t2i-adapter"]
 
 LDM_PREFIX = "control_model."
 LDM_MARK = "input_hint_block.0.weight"
 DIFFUSERS_MARK = "controlnet_cond_embedding.conv_in.weight"
-KNOWN = "ControlNets as diffusers folders or files, or in the original layout (control_model.)"
+T2I_MARKS = ("adapter.body.0.resnets.0.block1.weight", "body.0.block1.weight")
+"""What tells a T2I-Adapter, in diffusers' names and in the original ones."""
+LIGHT_MARK = "body.0.body.0.block1.weight"
+"""What tells a light one in the original names."""
+KNOWN = "ControlNets and T2I-Adapters as diffusers folders or files, or in their original layouts"
 """What can be added, for messages."""
 OTHERS = (
     ("lora_controlnet", "a Control-LoRA, whose weights are differences from a U-Net"),
@@ -57,7 +64,7 @@ class AdapterSource:
     """File or folder name without its path and suffix."""
     source: Literal["diffusers", "single-file", "ckpt"]
     """What was opened."""
-    config: ControlNetConfig
+    config: ControlNetConfig | T2IAdapterConfig
     """Its numbers."""
     tensors: Tensors
     """Its weights, with diffusers' names."""
@@ -107,21 +114,28 @@ def _from_folder(folder: Path) -> AdapterSource:
     if (folder / "model_index.json").is_file():
         raise UnknownFamily(f"{folder} is a whole model; export it without --for")
     where = folder / "config.json"
-    kind = ConfigReader(where).data.get("_class_name")
-    if kind != "ControlNetModel":
-        raise UnknownFamily(f"{folder}: {kind!r} cannot be added to a package; known: {KNOWN}")
-    config = read_controlnet(where)
+    name = ConfigReader(where).data.get("_class_name")
+    kind: Kind
+    config: ControlNetConfig | T2IAdapterConfig
+    if name == "ControlNetModel":
+        kind, config = "controlnet", read_controlnet(where)
+        slots = controlnet_slots(config)
+    elif name == "T2IAdapter":
+        kind, config = "t2i-adapter", read_t2i(where)
+        slots = t2i_slots(config)
+    else:
+        raise UnknownFamily(f"{folder}: {name!r} cannot be added to a package; known: {KNOWN}")
     files = weight_files(folder, "diffusion_pytorch_model", "diffusion_pytorch_model")
     found: dict[str, Found] = {}
     for file in files:
         tensors = open_tensors(file)[0]
         found |= {name: Found(tensors, name) for name in tensors.infos()}
     return AdapterSource(
-        "controlnet",
+        kind,
         folder.resolve().name,
         "diffusers",
         config,
-        _gather(folder.name, controlnet_slots(config), found, lambda slot: slot.name),
+        _gather(folder.name, slots, found, lambda slot: slot.name),
         folder_licence(folder),
         SourceHash(folder, tuple(files)),
     )
@@ -138,21 +152,26 @@ def _from_file(path: Path) -> AdapterSource:
         name.removeprefix(prefix): Found(tensors, name) for name in names if name.startswith(prefix)
     }
     odd = next((label for start, label in OTHERS if any(n.startswith(start) for n in found)), None)
-    original = LDM_MARK in found
-    if odd is not None or not (original or DIFFUSERS_MARK in found):
+    t2i = any(mark in found for mark in (*T2I_MARKS, LIGHT_MARK))
+    if odd is not None or not (t2i or LDM_MARK in found or DIFFUSERS_MARK in found):
         told = f"this is {odd}" if odd else "not a known kind of adapter"
         raise UnknownFamily(
             f"{path.name}: {told} (tensor names start with {', '.join(prefixes(names))}). "
             f"Can be added: {KNOWN}"
         )
+    original = not (DIFFUSERS_MARK in found or T2I_MARKS[0] in found)
     lookup = Lookup(found, naming="ldm" if original else "diffusers")
-    config = ControlNetConfig(
-        derive_unet(path.name, lookup, whole=False), _embedding(path.name, lookup, original)
-    )
-    slots = controlnet_slots(config)
+    config: ControlNetConfig | T2IAdapterConfig
+    if t2i:
+        config = derive_t2i(path.name, lookup)
+        slots = t2i_slots(config)
+    else:
+        unet = derive_unet(path.name, lookup, whole=False)
+        config = ControlNetConfig(unet, _embedding(path.name, lookup, original))
+        slots = controlnet_slots(config)
     place: Callable[[Slot], str] = (lambda s: s.ldm) if original else (lambda s: s.name)
     return AdapterSource(
-        "controlnet",
+        "t2i-adapter" if t2i else "controlnet",
         path.stem,
         kind,
         config,

@@ -11,7 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sdlite_export.configs import ClipTextConfig, ControlNetConfig, UnetConfig, VaeConfig
+from sdlite_export.configs import (
+    ClipTextConfig,
+    ControlNetConfig,
+    T2IAdapterConfig,
+    UnetConfig,
+    VaeConfig,
+)
 
 Shape = tuple[int, ...]
 
@@ -115,6 +121,29 @@ def controlnet_slots(config: ControlNetConfig) -> Iterator[Slot]:
         place = f"zero_convs.{index}.0"
         yield from _conv(f"controlnet_down_blocks.{index}", place, width, width, 1)
     yield from _conv("controlnet_mid_block", "middle_block_out.0", widths[-1], widths[-1], 1)
+
+
+def t2i_slots(config: T2IAdapterConfig) -> Iterator[Slot]:
+    """Every tensor of a T2I-Adapter; the original layout numbers its ResNets through."""
+    inside = config.in_channels * config.factor**2
+    light = config.kind == "light"
+    if not light:
+        yield from _conv("adapter.conv_in", "conv_in", inside, config.channels[0])
+        inside = config.channels[0]
+    for index, channels in enumerate(config.channels):
+        name, inner = f"adapter.body.{index}", channels // 4 if light else channels
+        first = f"body.{index if light else index * config.blocks}"
+        if light or inside != inner:
+            yield from _conv(f"{name}.in_conv", f"{first}.in_conv", inside, inner, 1)
+        for layer in range(config.blocks):
+            old = f"{first}.body.{layer}" if light else f"body.{index * config.blocks + layer}"
+            block = f"{name}.resnets.{layer}"
+            yield from _conv(f"{block}.block1", f"{old}.block1", inner, inner)
+            kernel = 3 if light else 1
+            yield from _conv(f"{block}.block2", f"{old}.block2", inner, inner, kernel)
+        if light:
+            yield from _conv(f"{name}.out_conv", f"{first}.out_conv", inner, channels, 1)
+        inside = channels
 
 
 def skip_widths(config: UnetConfig) -> list[int]:
