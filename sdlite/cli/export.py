@@ -66,8 +66,8 @@ PREDICTIONS = ("epsilon", "v_prediction")
     "--for",
     "package",
     metavar="MODEL",
-    help="SOURCE is a ControlNet or a tiny autoencoder (TAESD): add it to this model, or with "
-    "DEST to a copy of it.",
+    help="SOURCE is a ControlNet, a T2I-Adapter or a tiny autoencoder (TAESD): add it to this model, "
+    "or with DEST to a copy of it.",
 )
 @click.option("--progress/--no-progress", default=None, help="Show a bar. Default: in a terminal.")
 @click.option(
@@ -98,7 +98,7 @@ def export(
     becomes one .onnx file for sdlite upscale and --hires-upscaler.
     Nothing in SOURCE is executed. If the export fails or is interrupted, nothing is left of it.
 
-    With --for, SOURCE is a ControlNet, as a file or a diffusers folder, that is added to a model
+    With --for, SOURCE is a ControlNet or T2I-Adapter (a file or diffusers folder), added to a model
     that was exported before; --name is what --control calls it. Or it is TAESD, a tiny autoencoder,
     for --decoder tiny and previews: its files, a folder of both, or diffusers' folder.
 
