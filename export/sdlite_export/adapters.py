@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from sdlite import memory
 from sdlite.adapterentry import CONTROL, AdapterEntry
@@ -24,7 +25,7 @@ from sdlite.manifest import (
 )
 from sdlite.package import Package
 from sdlite_export.architectures.controlnet import controlnet
-from sdlite_export.architectures.t2i_adapter import t2i_adapter
+from sdlite_export.architectures.t2i_adapter import PoolOps, t2i_adapter
 from sdlite_export.configs import ControlNetConfig, T2IAdapterConfig
 from sdlite_export.emit.components import (
     WEIGHTS,
@@ -41,6 +42,7 @@ from sdlite_export.export import (
     Progress,
     write_manifest,
 )
+from sdlite_export.ops import Ops
 from sdlite_export.source.adapter import AdapterSource, open_adapter
 from sdlite_export.source.layout import skip_widths
 from sdlite_export.weights import check_weights, write_weights
@@ -211,8 +213,13 @@ def _extended(
 def _component(component: str, adapter: AdapterSource, package: Package) -> Component:
     config = adapter.config
     if isinstance(config, T2IAdapterConfig):
+
+        def build(ops: Ops, _: str) -> None:
+            # Packages are written in ONNX, whose emitter has what this network needs.
+            t2i_adapter(cast(PoolOps, ops), config)
+
         # A small network that is asked once a picture: one graph does for all memory modes.
-        return Component(component, component, lambda ops, _: t2i_adapter(ops, config), BASES[:1])
+        return Component(component, component, build, BASES[:1])
     pooled = None
     if package.manifest.family.startswith("sdxl"):
         specs = package.find("unet", "plain")[0].inputs

@@ -66,8 +66,8 @@ PREDICTIONS = ("epsilon", "v_prediction")
     "--for",
     "package",
     metavar="MODEL",
-    help="SOURCE is a ControlNet, a T2I-Adapter or a tiny autoencoder (TAESD): add it to this model, "
-    "or with DEST to a copy of it.",
+    help="SOURCE is a ControlNet, a T2I-Adapter or a tiny autoencoder (TAESD): add it to this "
+    "model, or with DEST to a copy of it.",
 )
 @click.option("--progress/--no-progress", default=None, help="Show a bar. Default: in a terminal.")
 @click.option(

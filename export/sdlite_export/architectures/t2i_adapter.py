@@ -16,7 +16,7 @@ class PoolOps(Ops, Protocol):
     """What a T2I-Adapter needs beyond a U-Net."""
 
     def relu(self, x: Value) -> Value:
-        """What is above 0."""
+        """``max(x, 0)``."""
         ...
 
     def halve(self, x: Value, size: tuple[Dim, Dim]) -> Value:

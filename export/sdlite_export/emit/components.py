@@ -25,7 +25,7 @@ from sdlite_export.emit.onnx import OnnxOps
 from sdlite_export.emit.proto import model_proto, specs
 from sdlite_export.emit.seamless import SeamlessOps
 from sdlite_export.emit.targets import target_of
-from sdlite_export.ops import TileOps
+from sdlite_export.ops import Ops, TileOps
 from sdlite_export.source.checkpoint import Checkpoint
 from sdlite_export.source.family import SECOND
 from sdlite_export.weights import check_weights, plan_weights
@@ -43,7 +43,7 @@ class Component:
     """Folder and manifest name."""
     tensors: str
     """Which of the checkpoint's tensor sets it draws from."""
-    build: Callable[[OnnxOps, str], None]
+    build: Callable[[Ops, str], None]
     """Builds the graph of a variant."""
     variants: tuple[str, ...]
     """Graph variants to write."""

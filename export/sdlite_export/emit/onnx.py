@@ -160,9 +160,6 @@ class OnnxOps(Recorder):
         gate = self.graph.node("Sigmoid", [inner.name], f"{name}/gate", x.shape)
         return self.graph.node("Mul", [x.name, gate.name], name, x.shape)
 
-    def relu(self, x: Value) -> Value:
-        return self.graph.node("Relu", [x.name], f"{x.name}/relu", x.shape)
-
     def halve(self, x: Value, size: tuple[Dim, Dim]) -> Value:
         # At an odd edge the mean is that of the cells there are.
         return self.graph.node(
