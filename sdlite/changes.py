@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -82,6 +82,17 @@ def parse_change(name: str, value: str, label: str) -> Any:
     if name not in FIELDS:
         raise UnknownName("setting", name, CHANGES)
     return find_option(name).parse(f"{label} {name}", value)
+
+
+def read_changes(texts: Sequence[str], label: str = "--change") -> dict[str, Any]:
+    """Parsed values by name from ``KEY=VALUE``; raises what ``parse_change`` raises."""
+    found = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise RequestError(f"{label} {text!r} is not KEY=VALUE, like steps=30")
+        found[spelled(name)] = parse_change(spelled(name), value, label)
+    return found
 
 
 def changed(request: Request, changes: Mapping[str, Any]) -> Request:

@@ -118,7 +118,7 @@ def outpaint(
             seed=(full.seed + number) % (MAX_SEED + 1),
         )
         results.append(
-            pipe.generate(job, on_step=_counted(on_step, number, len(windows)), cancel=cancel)
+            pipe.generate(job, on_step=counted(on_step, number, len(windows)), cancel=cancel)
         )
         canvas.paste(results[-1].images[0], (left, top))
         known[top:bottom, left:right] = True
@@ -209,17 +209,18 @@ def _ramp(unknown: Bools, seam: int) -> npt.NDArray[np.uint8]:
     return levels
 
 
-def _counted(
+def counted(
     on_step: Callable[[Step], object] | None, number: int, count: int
 ) -> Callable[[Step], object] | None:
+    """Steps of one of several runs, counted over all of them."""
     if on_step is None:
         return None
 
-    def counted(step: Step) -> object:
+    def of_all(step: Step) -> object:
         index = number * step.total + step.index
         return on_step(replace(step, index=index, total=count * step.total))
 
-    return counted
+    return of_all
 
 
 def _joined(

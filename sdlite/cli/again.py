@@ -63,10 +63,11 @@ def again(
       sdlite again edited.png --image photo.jpg --mask mask.png -o same.png
     """
     from sdlite.carried.read import read_carried
+    from sdlite.changes import read_changes
 
     carried = read_carried(Path(picture))
     found = carried.parameters
-    parsed = dict(_parse(change) for change in changes)
+    parsed = read_changes(changes)
     if given["model"] is None and found.fields.get("Model") in model_names():
         given["model"] = found.fields["Model"]
     options = DrawingOptions.of_one(given)
@@ -85,16 +86,6 @@ def again(
         return replace(result, notes=(*result.notes, *problems))
 
     draw(ctx, options, ("",), repeated, work)
-
-
-def _parse(change: str) -> tuple[str, Any]:
-    """A change by its name; raises ``RequestError``."""
-    from sdlite.changes import parse_change, spelled
-
-    name, sign, value = change.partition("=")
-    if not sign:
-        raise RequestError(f"--change {change!r} is not KEY=VALUE, like steps=30")
-    return spelled(name), parse_change(spelled(name), value, "--change")
 
 
 def _request(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdlite.cli.drawing import DrawingOptions
+from sdlite.cli.drawing import DrawingOptions, Work, draw
 from sdlite.cli.edge import common
 from sdlite.cli.options import Function, drawing_options
 from sdlite.cli.state import draw_saving, saving_options
@@ -17,7 +19,7 @@ from sdlite.settings import real, whole
 
 if TYPE_CHECKING:
     from sdlite.pipeline import Pipeline
-    from sdlite.types import Edit, Request
+    from sdlite.types import Edit, Request, Result, Step
 
 ALPHA = "alpha"
 """Instead of a mask's file: the transparent part of the picture."""
@@ -141,6 +143,17 @@ _OF_MASKS = ("invert_mask", "soft_mask", "mask_blur", "mask_content", "only_mask
 @click.argument("image", metavar="IMAGE")
 @click.argument("prompt", metavar="PROMPT")
 @editing_options
+@click.option(
+    "--enlarge",
+    metavar="SCALE",
+    help="Enlarge IMAGE first, and draw it anew in tiles of --size; --strength 0.2 to 0.35.",
+)
+@click.option(
+    "--upscaler", metavar="NAME", help="For --enlarge: a network, or Lanczos (the default)."
+)
+@click.option(
+    "--overlap", metavar="PIXELS", help="For --enlarge: what tiles share. Default: 64, or less."
+)
 @drawing_options
 @saving_options
 @common
@@ -150,6 +163,9 @@ def edit(
     /,
     image: str,
     prompt: str,
+    enlarge: str | None,
+    upscaler: str | None,
+    overlap: str | None,
     save_state: str | None,
     save_every: str,
     **given: Any,
@@ -165,14 +181,46 @@ def edit(
       sdlite edit street.png "a red car" --mask mask.png --mask-content fill
       sdlite edit group.png "a smiling face" --mask face.png --only-masked --size 512x512
       sdlite edit cut-out.png "a meadow" --mask alpha --strength 1
+      sdlite edit small.png "a castle" --enlarge 2 --strength 0.3 -o large.png
     """
     change = read_edit(image, given)
+    if enlarge is None and (upscaler is not None or overlap is not None):
+        raise RequestError("--upscaler and --overlap are about --enlarge; say how much")
 
     def begin_with(request: Request, _: Pipeline) -> Request:
         return replace(request, edit=change)
 
     options = DrawingOptions.read(given)
+    if enlarge is not None:
+        if save_state is not None:
+            raise RequestError("--save-state keeps one run, --enlarge makes one for each tile")
+        work = _enlarging(real(1, 8)("--enlarge", enlarge), upscaler or "Lanczos", overlap)
+        draw(ctx, options, (prompt,), begin_with, work)
+        return
     if given["size"] is None and not change.only_masked:
         # A size for new pictures, from the settings, is not the size of this one.
         options = replace(options, settings={**options.settings, "size": None})
     draw_saving(ctx, options, (prompt,), begin_with, save_state, save_every)
+
+
+def _enlarging(scale: float, upscaler: str, overlap: str | None) -> Work:
+    shared = None if overlap is None else whole(0, 2048)("--overlap", overlap)
+
+    def work(
+        pipe: Pipeline, request: Request, on_step: Callable[[Step], object], cancel: threading.Event
+    ) -> Result:
+        from sdlite.tiled import OVERLAP, draw_larger
+
+        defaults = pipe.package.manifest.defaults
+        tile = min(request.width or defaults.width, request.height or defaults.height)
+        return draw_larger(
+            pipe,
+            request,
+            scale=scale,
+            upscaler=upscaler,
+            overlap=min(OVERLAP, tile // 4) if shared is None else shared,
+            on_step=on_step,
+            cancel=cancel,
+        )
+
+    return work

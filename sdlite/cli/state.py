@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ KEPT = (
 )
 """Settings a state remembers, so that the rest is drawn as the beginning was."""
 PLAN = "plan"
+STEP = "{step}"
+"""In the name of a state: the number of its step."""
 DEFAULT_EVERY = "5"
 
 
@@ -49,7 +52,8 @@ def saving_options(function: Function) -> Function:
     return click.option(
         "--save-state",
         metavar="FILE",
-        help="Keep the half finished picture in FILE, for sdlite resume; gone when it is finished.",
+        help="Keep the half finished picture in FILE, for sdlite resume; gone when it is finished. "
+        "With {step} in its name every save is a file of its own, and stays.",
     )(function)
 
 
@@ -73,13 +77,14 @@ def draw_saving(
     if len(prompts) * options.settings["images"] > 1:
         raise RequestError("--save-state keeps one picture; draw one at a time")
     path = Path(file)
-    if path.exists() and not options.overwrite:
+    if STEP not in file and path.exists() and not options.overwrite:
         raise RequestError(f"{file} exists; finish it with: sdlite resume {file}, or --overwrite")
     # Refuses what could not be written before the work begins; the suffix is not a picture's.
     destination(str(path.parent) + "/", 1)
     kept = {name: options.settings[name] for name in KEPT}
     draw(ctx, options, prompts, change, _saving(path, steps, kept))
-    path.unlink(missing_ok=True)
+    if STEP not in file:
+        path.unlink(missing_ok=True)
 
 
 def _saving(path: Path, every: int, kept: dict[str, Any], saved: Saved | None = None) -> Work:
@@ -104,7 +109,8 @@ def _saving(path: Path, every: int, kept: dict[str, Any], saved: Saved | None = 
         def save(step: Step) -> None:
             on_step(step)
             if (step.index + 1) % every == 0 and step.index + 1 < step.total:
-                save_state(path, pipe.package, full, step.state, texts)
+                place = path.with_name(path.name.replace(STEP, str(step.index + 1)))
+                save_state(place, pipe.package, full, step.state, texts)
 
         resume = None if saved is None else saved.state
         return pipe.generate(full, resume=resume, on_step=save, cancel=cancel)
@@ -120,22 +126,39 @@ def _saving(path: Path, every: int, kept: dict[str, Any], saved: Saved | None = 
     default=DEFAULT_EVERY,
     help=f"Steps between two saves. Default: {DEFAULT_EVERY}.",
 )
+@click.option(
+    "--change",
+    "changes",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Go on in another way: prompt, negative, guidance, steps (of the whole picture) ... FILE "
+    "stays. Again and again.",
+)
 @running_options
 @common
 @click.pass_context
-def resume(ctx: click.Context, /, file: str, save_every: str, **given: Any) -> None:
+def resume(
+    ctx: click.Context, /, file: str, save_every: str, changes: tuple[str, ...], **given: Any
+) -> None:
     """Go on with the picture in FILE where it was saved last.
 
     On the same engine with the same number of threads it is the picture that would have been, to
     the bit. Model and engine are those it was begun with unless options say otherwise; FILE goes
-    on being written to, and is removed when the picture is finished.
+    on being written to, and is removed when the picture is finished. With --change it branches:
+    what was drawn so far stays, the rest is another picture, and FILE is left alone.
 
     \b
     Examples:
       sdlite generate "a castle" --steps 200 --save-state castle.state -o castle.png
       sdlite resume castle.state -o castle.png
+      sdlite generate "a castle" --save-state "castle-{step}.state" -o castle.png
+      sdlite resume castle-10.state --change "prompt=a ruin" -o ruin.png
+      sdlite resume castle-10.state --change steps=60 -o finer.png
     """
+    from sdlite.changes import read_changes
     from sdlite.edit.state import load_state
+
+    wanted = read_changes(changes)
 
     steps = whole(1, 1000)("--save-every", save_every)
     saved = load_state(Path(file))
@@ -144,6 +167,25 @@ def resume(ctx: click.Context, /, file: str, save_every: str, **given: Any) -> N
             given[name] = saved.header.settings.get(name)
     options = DrawingOptions.of_one(given)
     kept = {name: options.settings[name] for name in KEPT}
+    if wanted:
+        draw(ctx, options, ("",), lambda _, __: saved.request, _branching(saved, wanted))
+        return
     work = _saving(Path(file), steps, kept, saved)
     draw(ctx, options, ("",), lambda _, __: saved.request, work)
     Path(file).unlink(missing_ok=True)
+
+
+def _branching(saved: Saved, changes: dict[str, Any]) -> Work:
+    def work(
+        pipe: Pipeline, request: Request, on_step: Callable[[Step], object], cancel: threading.Event
+    ) -> Result:
+        from sdlite.edit.branch import branch
+        from sdlite.edit.state import check_model
+
+        check_model(saved, pipe.package)
+        job, state = branch(request, saved.state, changes, pipe.package.manifest)
+        result = pipe.generate(job, resume=state, on_step=on_step, cancel=cancel)
+        where = f"begun as another picture, which is left after step {state.index}"
+        return replace(result, notes=(*result.notes, where))
+
+    return work

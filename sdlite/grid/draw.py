@@ -18,6 +18,7 @@ from sdlite.grid.axes import Axis, Cell, cells
 from sdlite.grid.picture import compose
 from sdlite.image.source import open_picture
 from sdlite.metadata import infotext
+from sdlite.outpaint import counted
 from sdlite.output import encode, make_folder, write_whole
 from sdlite.pipeline import Pipeline
 from sdlite.request import complete, draw_seed
@@ -122,8 +123,8 @@ def draw_grid(
                     stack.close()
                     opened = (cell.model, stack.enter_context(open_model(cell.model)))
                 drawing = opened[1]
-            counted = _counted(on_step, number, len(found))
-            result = drawing.generate(cell.request, on_step=counted, cancel=cancel)
+            of_all = counted(on_step, number, len(found))
+            result = drawing.generate(cell.request, on_step=of_all, cancel=cancel)
             results.append(result)
             pictures[cell.place] = result.images[0]
             if kept is not None:
@@ -160,19 +161,6 @@ def _kept(path: Path) -> Image.Image | None:
         return open_picture(path)
     except RequestError:
         return None
-
-
-def _counted(
-    on_step: Callable[[Step], object] | None, number: int, count: int
-) -> Callable[[Step], object] | None:
-    if on_step is None:
-        return None
-
-    def counted(step: Step) -> object:
-        index = number * step.total + step.index
-        return on_step(replace(step, index=index, total=count * step.total))
-
-    return counted
 
 
 def _joined(

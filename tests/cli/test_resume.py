@@ -134,3 +134,54 @@ def test_hires(run: Run) -> None:
     assert fields["Hires upscale"] == "2"
     assert fields["Hires upscaler"] == "Nearest"
     assert fields["Hires prompt"] == "b"
+
+
+def test_a_branch_from_a_step(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_again(monkeypatch)
+    job = ["generate", "a cat", "--steps", "9", "--seed", "7", "-g", "7", "--sampler", "Euler"]
+    saving = ("--save-state", "a-{step}.state", "--save-every", "3")
+    assert run(*job, "-o", "a.png", *saving).exit_code == 0
+    assert sorted(path.name for path in Path().glob("*.state")) == ["a-3.state", "a-6.state"]
+    branched = {}
+    for name, change in (
+        ("same", "guidance=7"),
+        ("dog", "prompt=a dog"),
+        ("finer", "steps=20"),
+        ("coarser", "steps=5"),
+    ):
+        done = run("resume", "a-3.state", "--change", change, "-o", f"{name}.png")
+        assert done.exit_code == 0, done.output
+        assert "left after step 3" in done.stderr
+        with Image.open(f"{name}.png") as image:
+            branched[name] = image.tobytes()
+    assert Path("a-3.state").is_file()
+    with Image.open("a.png") as image:
+        whole = image.tobytes()
+    assert branched["same"] == whole
+    assert len(set(branched.values())) == 4
+    fields = metadata.parse(str(metadata.read(Path("finer.png")))).fields
+    assert fields["Steps"] == "20"
+    sigmas = [float(part) for part in fields["Sigmas"].split(",")]
+    assert len(sigmas) in (20, 21) and sigmas == sorted(sigmas, reverse=True)
+    assert "a dog" in str(metadata.read(Path("dog.png")))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("seed=4", "unknown change of a picture that is begun 'seed'. Known: prompt, negative"),
+        ("steps=3", "3 steps are done already; 3 steps are not more"),
+        ("steps", "is not KEY=VALUE"),
+        ("promt=x", "Did you mean 'prompt'?"),
+    ],
+)
+def test_branches_that_cannot_be(
+    run: Run, monkeypatch: pytest.MonkeyPatch, change: str, words: str
+) -> None:
+    whole_again(monkeypatch)
+    saving = ("--save-state", "a-{step}.state", "--save-every", "3")
+    run("generate", "a cat", "--steps", "4", "-o", "a.png", *saving)
+    done = run("resume", "a-3.state", "--change", change, "-o", "b.png")
+    assert done.exit_code == 2, done.output
+    assert words in done.stderr
+    assert not Path("b.png").exists() and Path("a-3.state").exists()

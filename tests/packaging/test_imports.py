@@ -62,7 +62,7 @@ LAYERS = (
     ),
     ("forecast",),
     ("phases", "run", "pipeline"),
-    ("api", "outpaint", "grid", "bake"),
+    ("api", "outpaint", "tiled", "grid", "bake"),
     ("doctor",),
     ("cli", "server"),
 )

@@ -1,0 +1,81 @@
+"""Go on from the middle of a picture in another way: another prompt, more steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from sdlite.changes import changed
+from sdlite.errors import RequestError, UnknownName
+from sdlite.manifest import Manifest
+from sdlite.profiles import QUALITY
+from sdlite.request import complete, sampling_of
+from sdlite.sampling import NoiseLevels
+from sdlite.types import Float32, Request, SamplerState
+
+BRANCHES = (
+    "prompt",
+    "negative",
+    "guidance",
+    "guidance-rescale",
+    "guidance-interval",
+    "clip-skip",
+    "emphasis",
+    "steps",
+)
+"""What can be changed once a picture is begun: what is asked of the model, and how often."""
+
+
+def branch(
+    request: Request, state: SamplerState, changes: Mapping[str, Any], manifest: Manifest
+) -> tuple[Request, SamplerState]:
+    """The job that goes on from a state with settings changed, and the state it goes on from.
+
+    Other steps are the steps of the whole picture: what is left of the schedule is cut finer, or
+    coarser, along the same curve.
+
+    Args:
+        request: the completed job the state belongs to.
+        state: where it is.
+        changes: parsed values by names of ``sdlite.changes``.
+        manifest: of the model.
+
+    Raises:
+        UnknownName: a setting cannot be changed any more; says which can.
+        RequestError: the steps are fewer than were run already, or it is a second pass or an edit,
+            whose steps cannot be changed.
+    """
+    for name in changes:
+        if name not in BRANCHES:
+            raise UnknownName("change of a picture that is begun", name, BRANCHES)
+    asked = {name: value for name, value in changes.items() if name != "steps"}
+    changed_request = changed(request, asked)
+    if "steps" in changes:
+        if request.hires is not None or request.edit is not None:
+            raise RequestError("steps can be changed of a picture drawn from nothing in one pass")
+        _, sigmas = sampling_of(request, manifest, NoiseLevels.from_table(manifest.noise))
+        finer = _cut(sigmas, state.index, changes["steps"])
+        changed_request = replace(changed_request, sigmas=tuple(map(float, finer)))
+    # What answers are forecast from belongs to the job before.
+    return (
+        complete(replace(changed_request, profile=QUALITY.name), manifest),
+        replace(state, cache={}),
+    )
+
+
+def _cut(sigmas: Float32, done: int, steps: int) -> Float32:
+    """A schedule that begins as ``sigmas`` do and has ``steps`` intervals, 0 at its end."""
+    left = steps - done
+    if left < 1:
+        raise RequestError(f"{done} steps are done already; {steps} steps are not more")
+    rest = sigmas[done:-1]
+    places = np.linspace(0, len(rest) - 1, left) if len(rest) > 1 else np.zeros(left)
+    curve = np.exp(np.interp(places, np.arange(len(rest)), np.log(rest)))
+    if len(rest) == 1 and left > 1:
+        # One interval to 0 is left: halve what there is, step by step.
+        curve = rest[0] * 0.5 ** np.arange(left)
+    whole: Float32 = np.concatenate([sigmas[:done], curve, [0.0]]).astype(np.float32)
+    return whole
