@@ -35,6 +35,7 @@ FIELDS = {
     "s-noise": "s_noise",
     "sigmas": "sigmas",
     "tiling": "tiling",
+    "safety-checker": "safety_checker",
 }
 """Settings that ``sdlite.settings`` reads, and what a request calls them."""
 OTHERS: dict[str, Parse] = {

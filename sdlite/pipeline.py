@@ -13,11 +13,12 @@ from types import TracebackType
 
 from PIL import Image
 
-from sdlite import __version__
+from sdlite import __version__, safety
 from sdlite.adapters import Applied, hashes_of
 from sdlite.control.steer import components_of
 from sdlite.controls import Control
 from sdlite.edit.request import Stage, stages_of
+from sdlite.engine import LoadOptions
 from sdlite.errors import RequestError
 from sdlite.ladder import Ladder
 from sdlite.loras import LoraUse
@@ -122,6 +123,16 @@ class Pipeline:
             )
             for stage, each in zip(stages_of(full), applied, strict=True)
         )
+
+    def _checked(self, pictures: tuple[Image.Image, ...], run: Run) -> tuple[Image.Image, ...]:
+        """Pictures the safety checker objects to made black, and told."""
+        place = run.plans[-1].placement("vae_decoder")
+        several = len(place.device.precisions) > 1 and "fp32" in place.device.precisions
+        options = LoadOptions(place.options.threads, precision="fp32" if several else None)
+        with run.recorder.phase("safety"):
+            kept, objected = safety.checked(pictures, self.package, place.device, options)
+        run.notes += [f"the safety checker made picture {i + 1} black" for i in objected]
+        return kept
 
     def _run(self, full: Request, cancel: threading.Event | None) -> Run:
         applied = self._applied(full)
@@ -240,6 +251,8 @@ class Pipeline:
         request = complete(request, self.package.manifest)
         with _turn(self._turn, cancel):
             start = time.perf_counter()
+            if request.safety_checker:
+                safety.checker_of(self.package)
             run = self._run(request, cancel)
             latents, stage = (None, -1) if resume is None else (resume.x, resume.stage)
             with closing(run.steps(resume)) as steps_run:
@@ -254,6 +267,8 @@ class Pipeline:
             if latents is None:
                 raise AssertionError("a schedule has at least one interval")
             pictures = run.finish(latents, stage)
+            if request.safety_checker:
+                pictures = self._checked(pictures, run)
             # A precision that gave no numbers will give none the next time either.
             relief = replace(self._preferences.relief, precisions=run.ladder.wider)
             self._preferences = replace(self._preferences, relief=relief)
@@ -262,6 +277,7 @@ class Pipeline:
             variations = variation_seeds_of(request)[: len(pictures)]
             manifest = self.package.manifest
             told_calls = run.recorder.fields(request.images)
+            safe = {safety.FIELD: "on"} if request.safety_checker else {}
             told = replace(request, prompt=with_tags(request.prompt, request.loras))
             return Result(
                 images=pictures,
@@ -279,7 +295,7 @@ class Pipeline:
                         seed,
                         manifest,
                         __version__,
-                        {**self.fields, **hashes_of(run.applied), **told_calls},
+                        {**self.fields, **hashes_of(run.applied), **told_calls, **safe},
                         variation_seed=variation,
                     )
                     for seed, variation in zip_longest(seeds, variations)

@@ -225,6 +225,7 @@ OPTIONS = {
         Option("s-tmax", real(0, 1e6), "0", "highest sigma at which they do, 0 is any"),
         Option("s-noise", real(0, 2), "1", "deviation of noise samplers add"),
         Option("tiling", tiling, "none", "axes along which opposite edges fit"),
+        Option("safety-checker", switch, "false", "make pictures black that it objects to"),
         Option("rng", generator, "cpu", "random number generator"),
         Option("threads", whole(1, 1024), None, "compute threads"),
         Option("precision", choice(COMPUTE_PRECISIONS), None, "what to compute in"),

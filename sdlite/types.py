@@ -236,8 +236,7 @@ class Request:
     hires: Hires | None = None
     """A second, larger pass."""
     clip_skip: int = 1
-    """Layer of the text encoder whose states are used, from the end: 1 is the last, 2 the one
-    before (A1111's Clip skip)."""
+    """Layer of the text encoder whose states are used, from the end (A1111's Clip skip)."""
     emphasis: str = "Original"
     """How weights in prompts are read and applied: ``Original``, ``No norm``, ``Ignore``, ``None``
     (A1111's), ``ComfyUI`` or ``compel``."""
@@ -267,8 +266,7 @@ class Request:
     s_noise: float = 1.0
     """Deviation of noise that samplers add, 0 to 2."""
     sigmas: tuple[float, ...] | None = None
-    """The noise levels to visit, falling, instead of a schedule; 0 at the end is added. They
-    decide ``steps``."""
+    """The noise levels to visit, falling, instead of a schedule; they decide ``steps``."""
     tiling: str = ""
     """Opposite edges that fit: ``x`` (left and right), ``y`` (top and bottom) or ``xy``."""
     loras: tuple[LoraUse, ...] = ()
@@ -282,6 +280,8 @@ class Request:
     leaves it to the profile."""
     profile: str = "quality"
     """How much to approximate: ``quality`` (nothing), ``balanced``, ``fast`` or ``draft``."""
+    safety_checker: bool = False
+    """Pictures the model's safety checker objects to are black."""
 
 
 @dataclass(frozen=True)

@@ -191,3 +191,44 @@ class TinyVaeConfig:
     """Width everywhere."""
     blocks: tuple[int, ...] = (3, 3, 3, 1)
     """Blocks at each resolution, from the latents' to the picture's."""
+
+
+@dataclass(frozen=True)
+class ClipVisionConfig:
+    """A CLIP picture transformer with its projection."""
+
+    hidden_size: int
+    """Width."""
+    intermediate_size: int
+    """Width inside the MLP."""
+    layers: int
+    """Transformer layers."""
+    heads: int
+    """Attention heads."""
+    image_size: int
+    """Side of the pictures it takes."""
+    patch_size: int
+    """Side of a patch; each becomes a token."""
+    projection: int
+    """Width of the pooled vector."""
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    """MLP activation."""
+    eps: float = 1e-5
+    """LayerNorm epsilon."""
+
+    @property
+    def tokens(self) -> int:
+        """Patches and the class token."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+
+@dataclass(frozen=True)
+class SafetyConfig:
+    """Stable Diffusion's safety checker."""
+
+    vision: ClipVisionConfig
+    """What looks at pictures."""
+    special: int
+    """Concepts that make all others count more."""
+    concepts: int
+    """Concepts that decide."""

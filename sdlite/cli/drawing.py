@@ -340,6 +340,7 @@ class Drawing:
                     seed=seed,
                     rng=chosen["rng"],
                     tiling=chosen["tiling"],
+                    safety_checker=chosen["safety_checker"],
                     clip_skip=chosen["clip_skip"],
                     emphasis=chosen["emphasis"],
                     guidance_rescale=chosen["guidance_rescale"],

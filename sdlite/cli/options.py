@@ -158,6 +158,11 @@ _PICTURES = (
         help="Whose seeds these are: cpu (torch, the default), nv (A1111 on NVIDIA), numpy.",
     ),
     setting(
+        "safety-checker",
+        metavar="on|off",
+        help="Make pictures black that the model's safety checker objects to. Default: off.",
+    ),
+    setting(
         "tiling",
         metavar="AXES",
         complete=lambda: list(TILINGS),
@@ -325,6 +330,7 @@ PICTURE_SETTINGS = (
     "s_tmax",
     "s_noise",
     "sigmas",
+    "safety_checker",
     "tiling",
     "clip_skip",
     "emphasis",

@@ -43,7 +43,7 @@ KNOWN = frozenset(
         *("Guidance interval", "Outpaint", "Lora hashes", "TI hashes", "VAE", "VAE hash"),
         *("Variation seed", "Variation seed strength", "Seed resize from-1", "Seed resize from-2"),
         *("ENSD", "Eta", "Eta DDIM", "Sigma churn", "Sigma tmin", "Sigma tmax", "Sigma noise"),
-        *("Sigmas", "Tiling", "Profile", "Model answers", "VAE Decoder"),
+        *("Sigmas", "Tiling", "Safety checker", "Profile", "Model answers", "VAE Decoder"),
     }
 )
 """Parameters that are read, or named when they cannot be followed."""
@@ -97,6 +97,7 @@ def again(found: Parameters, manifest: Manifest, version: str) -> Again:
         clip_skip=reader.whole("Clip skip") or 1,
         emphasis=found.get("Emphasis") or "Original",
         tiling=_tiling(found, problems),
+        safety_checker="Safety checker" in found.fields,
         guidance_rescale=reader.real("Guidance rescale"),
         guidance_interval=reader.pair("Guidance interval"),
         profile=found.get("Profile") or "quality",

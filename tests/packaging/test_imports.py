@@ -59,6 +59,7 @@ LAYERS = (
         "upscalers",
         "changes",
         "seamless",
+        "safety",
     ),
     ("forecast",),
     ("phases", "run", "pipeline"),

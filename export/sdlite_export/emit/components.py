@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from sdlite.engine import Artifact
 from sdlite.manifest import TensorEntry
 from sdlite_export.architectures.clip_text import text_encoder
+from sdlite_export.architectures.clip_vision import VisionOps, safety_checker
 from sdlite_export.architectures.unet import unet
 from sdlite_export.architectures.vae import (
     vae_decoder,
@@ -18,13 +20,14 @@ from sdlite_export.architectures.vae import (
     vae_encoder,
     vae_encoder_tiles,
 )
-from sdlite_export.configs import ClipTextConfig
+from sdlite_export.configs import ClipTextConfig, SafetyConfig
 from sdlite_export.emit.estimate import activation_bytes, merge_segments, widened_bytes
 from sdlite_export.emit.graph import Graph, Node, WeightNeed
 from sdlite_export.emit.onnx import OnnxOps
 from sdlite_export.emit.proto import model_proto, specs
 from sdlite_export.emit.seamless import SeamlessOps
 from sdlite_export.emit.targets import target_of
+from sdlite_export.emit.vision import OnnxVisionOps
 from sdlite_export.ops import Ops, TileOps
 from sdlite_export.source.checkpoint import Checkpoint
 from sdlite_export.source.family import SECOND
@@ -49,6 +52,8 @@ class Component:
     """Graph variants to write."""
     tiles: Callable[[TileOps], None] | None = None
     """Builds the variant ``tiles``."""
+    look: Callable[[VisionOps], None] | None = None
+    """Builds the graph of what looks at pictures, instead of ``build``."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,16 @@ def components(checkpoint: Checkpoint) -> tuple[Component, ...]:
             ("plain", "fused", "tiles", "seamless"),
             lambda ops: vae_encoder_tiles(ops, checkpoint.vae),
         ),
+        *_safety_component(checkpoint.safety),
     )
+
+
+def _safety_component(config: SafetyConfig | None) -> tuple[Component, ...]:
+    if config is None:
+        return ()
+    name = "safety_checker"
+    look = partial(safety_checker, config=config)
+    return (Component(name, name, lambda *_: None, ("plain",), look=look),)
 
 
 def _text_component(name: str, config: ClipTextConfig) -> Component:
@@ -122,6 +136,9 @@ def plan_component(component: Component, precision: str) -> Plan:
             ops = (SeamlessOps if variant == "seamless" else OnnxOps)(target, precision)
             if variant == "tiles" and component.tiles is not None:
                 component.tiles(ops)
+            elif component.look is not None:
+                ops = OnnxVisionOps(target, precision)
+                component.look(ops)
             else:
                 component.build(ops, variant)
             built[key] = ops.finish()

@@ -14,7 +14,7 @@ from sdlite.errors import SourceCorrupt, SourceError
 from sdlite.manifest import Defaults, LatentSpace, NoiseTable
 from sdlite.tensors.base import TensorInfo, Tensors
 from sdlite.types import Array
-from sdlite_export.configs import ClipTextConfig, UnetConfig, VaeConfig
+from sdlite_export.configs import ClipTextConfig, SafetyConfig, UnetConfig, VaeConfig
 
 Task: TypeAlias = Literal["text", "inpaint", "edit"]
 Prediction: TypeAlias = Literal["epsilon", "v_prediction"]
@@ -122,6 +122,8 @@ class Checkpoint:
     """Free text the file carries about itself; not to be trusted."""
     notes: tuple[str, ...] = ()
     """Decisions of the reader that a user may want to know."""
+    safety: SafetyConfig | None = None
+    """The safety checker, tensors ``safety_checker``; None when there is none."""
     force_zeros_for_empty_prompt: bool = False
     """Whether an empty negative prompt means zeros."""
 

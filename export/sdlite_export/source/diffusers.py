@@ -24,6 +24,8 @@ from sdlite_export.source.files import plain_name, read_json
 from sdlite_export.source.gather import SUPPORTED, Found, gather
 from sdlite_export.source.layout import Slot, text_slots, unet_slots, vae_slots
 from sdlite_export.source.recommended import read_defaults, read_latent
+from sdlite_export.source.safety import NAME as SAFETY
+from sdlite_export.source.safety import read_safety
 from sdlite_export.source.tokenizer import read_tokenizer
 
 TASKS = ("", "Img2Img", "Inpaint", "InstructPix2Pix")
@@ -78,6 +80,11 @@ def open_diffusers(folder: Path) -> Checkpoint:
         weights += files
         what = f"{folder.name}/{component}"
         tensors[component] = _component(what, files, list(slots), rename)
+    safety = None
+    if _has(index, SAFETY) and (folder / SAFETY / "config.json").is_file():
+        files = weight_files(folder / SAFETY, "model", "pytorch_model")
+        weights += files
+        safety, tensors[SAFETY] = read_safety(folder / SAFETY, files)
     defaults, notes = read_defaults(folder, index, latent, scheduler, unet)
     return Checkpoint(
         name=folder.resolve().name,
@@ -96,6 +103,7 @@ def open_diffusers(folder: Path) -> Checkpoint:
         licence=folder_licence(folder),
         sha256=SourceHash(folder, tuple(weights)),
         notes=notes,
+        safety=safety,
         force_zeros_for_empty_prompt=index.get("force_zeros_for_empty_prompt") is True,
     )
 

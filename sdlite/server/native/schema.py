@@ -107,6 +107,7 @@ class JobBody(Strict):
     images: int = Field(1, ge=1)
     rng: str = "cpu"
     tiling: str = ""
+    safety_checker: bool = False
     clip_skip: int = 1
     emphasis: str = "Original"
     guidance_rescale: float | None = None

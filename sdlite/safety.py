@@ -1,0 +1,82 @@
+"""Stable Diffusion's safety checker: off unless asked for, and said in the picture when it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from sdlite import registry
+from sdlite.engine import Artifact, LoadOptions
+from sdlite.errors import RequestError
+from sdlite.package import Package
+from sdlite.types import Device, Float32
+
+COMPONENT = "safety_checker"
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+"""Of the pictures CLIP was trained with."""
+CAREFUL = 0.01
+"""How much nearer everything counts once one of the special concepts was found."""
+FIELD = "Safety checker"
+
+
+def checker_of(package: Package) -> Artifact:
+    """The graph of a package's checker; raises ``RequestError`` when it has none."""
+    found = package.find(COMPONENT, "plain")
+    if not found:
+        raise RequestError(
+            f"{package.manifest.name} has no safety checker; export it from a diffusers folder "
+            "that holds one, or leave --safety-checker out"
+        )
+    return found[0]
+
+
+def checked(
+    pictures: Sequence[Image.Image],
+    package: Package,
+    device: Device,
+    options: LoadOptions,
+) -> tuple[tuple[Image.Image, ...], tuple[int, ...]]:
+    """Pictures, black where the checker objects, and the indices of those.
+
+    Raises ``RequestError`` when the package has no checker, ``EngineError`` when it fails.
+    """
+    artifact = checker_of(package)
+    shape = next(spec.shape for spec in artifact.inputs if spec.name == "pixel_values")
+    size = int(shape[2])
+    session = registry.get(device.runtime).load(artifact, package.root, device, options)
+    kept: list[Image.Image] = []
+    objected: list[int] = []
+    try:
+        for index, picture in enumerate(pictures):
+            given = session.run({"pixel_values": prepare(picture, size)})
+            bad = objects(given["special"][0], given["concepts"][0])
+            objected += [index] if bad else []
+            kept.append(Image.new("RGB", picture.size) if bad else picture)
+    finally:
+        session.close()
+    return tuple(kept), tuple(objected)
+
+
+def objects(special: Float32, concepts: Float32) -> bool:
+    """Whether a picture is too near a concept.
+
+    Args:
+        special: cosines less thresholds ``(n,)`` of concepts that make all others count more.
+        concepts: the same of those that decide.
+    """
+    more = CAREFUL if (np.round(special, 3) > 0).any() else 0.0
+    return bool((np.round(concepts + more, 3) > 0).any())
+
+
+def prepare(picture: Image.Image, size: int) -> Float32:
+    """A picture as CLIP takes it: float32 ``(1, 3, size, size)``, the middle square, normalised."""
+    share = size / min(picture.size)
+    wide = (max(int(picture.width * share), size), max(int(picture.height * share), size))
+    small = picture.convert("RGB").resize(wide, Image.Resampling.BICUBIC)
+    left, top = ((side - size) // 2 for side in wide)
+    pixels = np.asarray(small.crop((left, top, left + size, top + size)), np.float32) / 255
+    normal = (pixels - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
+    return np.ascontiguousarray(normal.transpose(2, 0, 1)[None], np.float32)
