@@ -70,6 +70,8 @@ class Answers:
     """Computed."""
     skipped: int
     """Forecast from earlier ones, as the profile allows; an error estimate may ask for some."""
+    unguided: int = 0
+    """How many of those computed need no negative prompt, because guidance is off there."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def forecast(plan: Plan, request: Request, manifest: Manifest, timings: list[Tim
     calls = {
         # An inpainting model's encoder also sees the picture without what is masked.
         "vae_encoder": 1 + (manifest.task == "inpaint" and request.edit is not None),
-        "unet": answers.full * unet_calls(plan),
+        "unet": (answers.full - answers.unguided) * unet_calls(plan)
+        + answers.unguided * unet_calls(plan, guided=False),
         plan.decoder: plan.shape.images,
     }
     rows = []
@@ -143,7 +146,8 @@ def forecast(plan: Plan, request: Request, manifest: Manifest, timings: list[Tim
         timing = None if phase == "text" else _nearest(plan, placement, timings)
         if timing is not None:
             factor = _ratio(plan, placement, timing)
-            load, run = timing.load_seconds, count * timing.seconds * factor
+            part = _filled(plan, answers, count) if phase == "denoise" else 1.0
+            load, run = timing.load_seconds, count * timing.seconds * factor * part
             basis = "measured" if factor == 1 else "scaled"
         rows.append(
             Row(
@@ -174,7 +178,12 @@ def evaluations(request: Request, manifest: Manifest) -> Answers:
     sampler, sigmas = sampling_of(request, manifest, levels, first)
     noise = noise_for(sampler, "numpy", (0,), (1, 1, 1), levels)
 
-    def empty(x: Float32, _sigma: float) -> Estimate:
+    low, high = request.guidance_interval or (0.0, np.inf)
+    unguided = 0
+
+    def empty(x: Float32, sigma: float) -> Estimate:
+        nonlocal unguided
+        unguided += not low <= sigma <= high
         return Estimate(np.zeros_like(x), np.zeros_like(x))
 
     profile = find_profile(request.profile) if sampler.forecasts else QUALITY
@@ -182,13 +191,25 @@ def evaluations(request: Request, manifest: Manifest) -> Answers:
     start = np.full((1, 1, 1, 1), sigmas[0], np.float32)
     for _ in sampler.bind(levels)(denoise, start, sigmas, noise, None):
         pass
-    return Answers(denoise.computed, denoise.forecast)
+    return Answers(denoise.computed, denoise.forecast, unguided)
 
 
-def unet_calls(plan: Plan) -> int:
+def unet_calls(plan: Plan, guided: bool = True) -> int:
     """Engine calls for one answer of the model: the batch, cut into what a call takes."""
-    items = plan.shape.images * (plan.shape.prompts + plan.shape.guided)
-    return -(-items // plan.call_batch)
+    return -(-_items(plan, guided) // plan.call_batch)
+
+
+def _items(plan: Plan, guided: bool) -> int:
+    return plan.shape.images * (plan.shape.prompts + (guided and plan.shape.guided))
+
+
+def _filled(plan: Plan, answers: Answers, calls: int) -> float:
+    """Part of the U-Net's calls that is work; where sizes are fixed all of it is."""
+    if plan.placement("unet").device.fixed_sizes:
+        return 1.0
+    work = (answers.full - answers.unguided) * _items(plan, True)
+    work += answers.unguided * _items(plan, False)
+    return min(1.0, work / (calls * plan.call_batch))
 
 
 def read(folder: Path) -> list[Timing]:

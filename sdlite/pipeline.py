@@ -163,6 +163,7 @@ class Pipeline:
             encodes=request.edit is not None or pixels or self._phases.inpaints,
             controls=components_of(request.controls, self.package.manifest),
             tiling=request.tiling,
+            partly=guided and request.guidance_interval is not None,
             tiny=request.decoder == "tiny",
         )
 

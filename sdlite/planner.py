@@ -76,7 +76,7 @@ def plan(
         limit, told = _limit(device, budget)
         wished = "mapped" if preferences.relief.mapped else preferences.memory_mode
         for mode in engines.memory_modes(device, wished):
-            for way in _ways(package, shape, mode, preferences):
+            for way in _ways(package, shape, mode, preferences, device.fixed_sizes):
                 made = _candidate(package, shape, device, devices, budget, preferences, mode, way)
                 if _fits(made, limit, budget):
                     passed = [d.runtime for d, _ in choices if d.runtime != device.runtime]
@@ -162,9 +162,13 @@ class _Way:
     tiles: int
 
 
-def _ways(package: Package, shape: RequestShape, mode: str, preferences: Preferences) -> list[_Way]:
+def _ways(
+    package: Package, shape: RequestShape, mode: str, preferences: Preferences, fixed: bool
+) -> list[_Way]:
     """Ways to carry a request out in a memory mode, fastest first."""
-    items = shape.images * (shape.prompts + shape.guided)
+    # Where sizes are fixed, a call with room for the negative prompt takes as long without it.
+    guided = shape.guided and not (shape.partly and fixed)
+    items = shape.images * (shape.prompts + guided)
     batches = sorted({items, shape.images, 1}, reverse=True)
     held = [(items, True), *((batch, False) for batch in batches)]
     if mode == "mapped":
@@ -329,5 +333,8 @@ def _reasons(
         why_tiles = "as asked" if preferences.vae_tiles else "to save on activations"
         reasons.append(f"{names} in {tiled[0].tiles} tiles, {why_tiles}")
     if chosen.shape.guided and chosen.call_batch == 1:
-        reasons.append("prompt and negative prompt in separate calls, to save on activations")
+        fixed = chosen.placement("unet").device.fixed_sizes
+        why_calls = "for steps without guidance" if chosen.shape.partly and fixed else None
+        why_calls = why_calls or "to save on activations"
+        reasons.append(f"prompt and negative prompt in separate calls, {why_calls}")
     return tuple(reasons)

@@ -36,6 +36,8 @@ class RequestShape:
     """Prompts drawn together in every step (AND)."""
     embeddings: bool = False
     """Whether the prompts have words whose vectors are not the text encoder's own."""
+    partly: bool = False
+    """Whether guidance is off in some of the steps."""
     tiny: bool = False
     """Whether a tiny decoder makes the pictures."""
     replaced: tuple[tuple[str, int], ...] = ()

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from sdlite.errors import UnknownName
 
+HIGHEST = 1000.0
+"""A noise level above all others."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -22,8 +25,15 @@ class Profile:
     tolerance: float = 0.0
     """Estimated error of the latents, in their own unit, above which the model is asked sooner."""
 
+    unguided: float = 0.0
+    """Noise level (sigma) below which guidance is off, which halves an answer's work."""
     tiny: bool = False
     """Whether a tiny decoder makes the picture, where the package has one."""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Lowest and highest noise level at which guidance acts; None for all."""
+        return (self.unguided, HIGHEST) if self.unguided else None
 
     @property
     def forecasts(self) -> bool:
@@ -36,9 +46,9 @@ PROFILES = {
     profile.name: profile
     for profile in (
         QUALITY,
-        Profile("balanced", "about 40 % of the work", 3.0, 0.1, 0.28),
-        Profile("fast", "a third of the work", 4.0, 0.05, 0.6),
-        Profile("draft", "a quarter of the work", 4.5, 0.3, 4.0, tiny=True),
+        Profile("balanced", "a third of the model's work", 3.0, 0.1, 0.22, unguided=0.8),
+        Profile("fast", "a quarter of it", 4.0, 0.05, 0.5, unguided=0.8),
+        Profile("draft", "a fifth of it", 4.0, 0.2, 0.7, unguided=1.2, tiny=True),
     )
 }
 """From the most exact to the fastest."""

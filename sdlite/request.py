@@ -140,6 +140,7 @@ def complete(request: Request, manifest: Manifest) -> Request:
         decoder=_decoder(request, profile, manifest),
         tiling=_tiling(request),
         guidance_rescale=rescale,
+        guidance_interval=_interval(request, profile, manifest),
         controls=controls,
     )
     full = complete_hires(full, factor)
@@ -158,6 +159,13 @@ def _tiling(request: Request) -> str:
             "leave tiling or only masked"
         )
     return tiling
+
+
+def _interval(request: Request, profile: Profile, manifest: Manifest) -> tuple[float, float] | None:
+    # The two scales of instruct-pix2pix are not apart where guidance is off.
+    if request.guidance_interval is not None or manifest.task == "edit":
+        return request.guidance_interval
+    return profile.interval
 
 
 def _decoder(request: Request, profile: Profile, manifest: Manifest) -> str:

@@ -229,6 +229,20 @@ def choose(
     return plan(package, SHAPE, devices, Budget(limit), Preferences(**wishes))  # type: ignore[arg-type]
 
 
+def test_steps_without_guidance_take_half_where_sizes_are_fixed(sd15: Package) -> None:
+    partly = replace(SHAPE, guided=True, partly=True)
+    budget, wishes = Budget(), Preferences()
+    assert plan(sd15, replace(partly, partly=False), BOTH, budget, wishes).call_batch == 2
+    made = plan(sd15, partly, BOTH, budget, wishes)
+    assert (made.call_batch, made.resident) == (1, True)
+    told = "prompt and negative prompt in separate calls, for steps without guidance"
+    assert told in made.reasons
+    assert made.placement("unet").options.dimensions["batch"] == 1
+    several = plan(sd15, replace(partly, images=3), BOTH, budget, wishes)
+    assert several.call_batch == 3
+    assert plan(sd15, partly, (ONNXRUNTIME,), budget, wishes).call_batch == 2
+
+
 @pytest.mark.parametrize(
     ("limit", "wishes", "runtime", "device", "mode", "precision"),
     [

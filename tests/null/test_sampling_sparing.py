@@ -180,7 +180,10 @@ def pipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sdlite.Pipeline]:
 def test_every_sampler(pipe: sdlite.Pipeline, sampler: str) -> None:
     """It is asked less and the picture is near; alone a picture is the same as in a batch."""
     info = next(item for item in SAMPLERS if item.name == sampler)
-    request = Request("a big tree", seed=8, steps=20, sampler=sampler, images=2)
+    always = (0.0, 1000.0)
+    request = Request(
+        "a big tree", seed=8, steps=20, sampler=sampler, images=2, guidance_interval=always
+    )
     best = pipe.generate(request)
     found = pipe.generate(replace(request, profile="balanced"))
     (phase,) = (phase for phase in found.phases if phase.name == "denoise")
