@@ -8,13 +8,12 @@ onnx.proto (ModelProto.graph = 7, GraphProto.initializer = 5, ...).
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdlite.engine import TensorSpec
+from sdlite.wire import BYTES, VARINT, Malformed, fields, messages, scalars, text, varint
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 UPSCALER = "sdlite.upscaler"
 """Key of the note in upscalers' files: JSON, read by ``sdlite.upscalers.files``."""
 _MAX_DEPTH = 32
@@ -95,7 +94,10 @@ def read_onnx(path: Path) -> OnnxFile:
             mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
             memoryview(mapped) as data,
         ):
-            _walk(found, data, 0, size, "model", 0)
+            try:
+                _walk(found, data, 0, size, "model", 0)
+            except Malformed as error:
+                raise ValueError(f"it is no ONNX file: {error}") from error
     if not found.outputs:
         raise ValueError("it is no ONNX file: it has no graph with outputs")
     found.inputs = [spec for spec in found.inputs if spec.name not in found.initializers]
@@ -105,7 +107,7 @@ def read_onnx(path: Path) -> OnnxFile:
 def _walk(found: OnnxFile, data: memoryview, start: int, end: int, kind: str, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise ValueError("its graphs are nested too deeply")
-    for number, wire, first, last in _fields(data, start, end):
+    for number, wire, first, last in fields(data, start, end):
         inner = _MESSAGES.get((kind, number))
         if inner is None or wire != BYTES:
             continue
@@ -121,10 +123,10 @@ def _walk(found: OnnxFile, data: memoryview, start: int, end: int, kind: str, de
         elif inner == "output":
             found.outputs.append(_value(data, first, last))
         elif inner == "opset":
-            texts, numbers = _scalars(data, first, last)
+            texts, numbers = scalars(data, first, last)
             found.opsets[texts.get(1, "")] = numbers.get(2, 0)
         elif inner == "note":
-            texts, _ = _scalars(data, first, last)
+            texts, _ = scalars(data, first, last)
             found.notes[texts.get(1, "")] = texts.get(2, "")
         else:
             _walk(found, data, first, last, inner, depth + 1)
@@ -133,21 +135,21 @@ def _walk(found: OnnxFile, data: memoryview, start: int, end: int, kind: str, de
 def _tensor(data: memoryview, start: int, end: int) -> tuple[str, str | None, int, int]:
     """A TensorProto: name, file its data lies in, ONNX dtype number, elements."""
     name, external, location, dtype, count = "", False, "", 0, 1
-    for number, wire, first, last in _fields(data, start, end):
+    for number, wire, first, last in fields(data, start, end):
         if number == 1 and wire == VARINT:
             count = min(count * first, _MANY)
         elif number == 1 and wire == BYTES:
             while first < last:
-                extent, first = _varint(data, first, last)
+                extent, first = varint(data, first, last)
                 count = min(count * extent, _MANY)
         elif number == 2 and wire == VARINT:
             dtype = first
         elif number == 8 and wire == BYTES:
-            name = _text(data, first, last)
+            name = text(data, first, last)
         elif number == 14 and wire == VARINT:
             external = external or first == 1
         elif number == 13 and wire == BYTES:
-            pair, _ = _scalars(data, first, last)
+            pair, _ = scalars(data, first, last)
             if pair.get(1) == "location":
                 external, location = True, pair.get(2, "")
     return name, location if external else None, dtype, count
@@ -156,71 +158,17 @@ def _tensor(data: memoryview, start: int, end: int) -> tuple[str, str | None, in
 def _value(data: memoryview, start: int, end: int) -> TensorSpec:
     """A ValueInfoProto: name, and type -> tensor_type -> elem_type and shape -> dim."""
     name, dtype, shape = "", "", []
-    for number, wire, first, last in _fields(data, start, end):
+    for number, wire, first, last in fields(data, start, end):
         if number == 1 and wire == BYTES:
-            name = _text(data, first, last)
+            name = text(data, first, last)
         elif number == 2 and wire == BYTES:
-            for a, b in _messages(data, first, last, 1):
-                dtype = _DTYPES.get(_scalars(data, a, b)[1].get(1, 0), "unknown")
-                for c, d in _messages(data, a, b, 2):
-                    shape = [_extent(data, e, f) for e, f in _messages(data, c, d, 1)]
+            for a, b in messages(data, first, last, 1):
+                dtype = _DTYPES.get(scalars(data, a, b)[1].get(1, 0), "unknown")
+                for c, d in messages(data, a, b, 2):
+                    shape = [_extent(data, e, f) for e, f in messages(data, c, d, 1)]
     return TensorSpec(name, dtype, tuple(shape))
 
 
 def _extent(data: memoryview, start: int, end: int) -> int | str:
-    texts, numbers = _scalars(data, start, end)
+    texts, numbers = scalars(data, start, end)
     return numbers[1] if 1 in numbers else texts.get(2, "?")
-
-
-def _messages(data: memoryview, start: int, end: int, wanted: int) -> Iterator[tuple[int, int]]:
-    for number, wire, first, last in _fields(data, start, end):
-        if number == wanted and wire == BYTES:
-            yield first, last
-
-
-def _scalars(data: memoryview, start: int, end: int) -> tuple[Mapping[int, str], Mapping[int, int]]:
-    """Short texts and numbers of a flat message, by field."""
-    texts, numbers = {}, {}
-    for number, wire, first, last in _fields(data, start, end):
-        if wire == BYTES:
-            texts[number] = _text(data, first, last)
-        elif wire == VARINT:
-            numbers[number] = first
-    return texts, numbers
-
-
-def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Fields of a message: number, wire type, and first and last byte (or a varint's value)."""
-    while start < end:
-        key, start = _varint(data, start, end)
-        number, wire = key >> 3, key & 7
-        if wire == VARINT:
-            value, start = _varint(data, start, end)
-            yield number, wire, value, value
-            continue
-        if wire == BYTES:
-            size, start = _varint(data, start, end)
-        elif wire in (FIXED64, FIXED32):
-            size = 8 if wire == FIXED64 else 4
-        else:
-            raise ValueError(f"it is no ONNX file: wire type {wire}")
-        if start + size > end:
-            raise ValueError("it is no ONNX file, or truncated")
-        yield number, wire, start, start + size
-        start += size
-
-
-def _varint(data: memoryview, start: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while start < end and shift < 70:
-        byte = data[start]
-        start += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, start
-        shift += 7
-    raise ValueError("it is no ONNX file, or truncated")
-
-
-def _text(data: memoryview, start: int, end: int) -> str:
-    return bytes(data[start:end]).decode("utf-8", errors="replace")

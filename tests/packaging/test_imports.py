@@ -24,7 +24,7 @@ ENGINES = ("onnxruntime", "openvino", "coremltools")
 # docs/design.md draws these layers; a module may import its own layer and those before it.
 LAYERS = (
     ("errors", "loras", "controls", "conds", "types", "choices", "profiles"),
-    ("schema", "engine", "tensors", "adapterentry"),
+    ("schema", "engine", "tensors", "adapterentry", "wire"),
     ("manifest",),
     ("package", "noise"),
     (
@@ -38,6 +38,7 @@ LAYERS = (
         "calls",
         "onnxfile",
         "foreign",
+        "applefolder",
         "compilecache",
     ),
     ("text", "sampling", "image", "weights", "metadata", "carried", "output", "preview"),
