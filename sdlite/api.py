@@ -34,8 +34,8 @@ def load(
     """Open a model; close it with ``with`` or ``Pipeline.close``.
 
     Args:
-        model: name of a model in the model folders, or the path of a package or of an ONNX folder
-            made by optimum or diffusers.
+        model: name of a model in the model folders, or the path of a package, of an ONNX folder
+            made by optimum or diffusers, or of Core ML resources made by Apple's tools.
         threads: compute threads; None is the number of physical cores.
         precision: what to compute in, ``fp32``, ``bf16`` or ``fp16``; None takes what is fastest on
             the device without visible cost.

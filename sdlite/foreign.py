@@ -1,8 +1,9 @@
-"""Open the ONNX folders other tools make as they are, as a package that exists only in memory.
+"""Open the folders other tools make as they are, as a package that exists only in memory.
 
 Known: folders of optimum (``optimum-cli export onnx``) and of diffusers'
 ``OnnxStableDiffusionPipeline``: ``model_index.json`` and one folder a component with ``model.onnx``
-in it. What the graphs take and give is read from the files, not assumed.
+in it; and Apple's Core ML resources (``sdlite.applefolder``). What the graphs take and give is read
+from the files, not assumed.
 """
 
 from __future__ import annotations
@@ -79,19 +80,18 @@ class ForeignPackage(Package):
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether a folder is an ONNX pipeline of another tool; one that cannot be read is none."""
+    """Whether a folder is a pipeline of another tool; one that cannot be read is none."""
+    from sdlite.applefolder import is_apple
+
     try:
-        return (
-            not (path / MANIFEST).exists()
-            and (path / INDEX).is_file()
-            and any((path / "unet").glob("*.onnx"))
-        )
+        onnx = (path / INDEX).is_file() and any((path / "unet").glob("*.onnx"))
+        return not (path / MANIFEST).exists() and (onnx or is_apple(path))
     except OSError:
         return False
 
 
 def open_foreign(path: Path) -> Package:
-    """Open an ONNX pipeline of optimum or diffusers.
+    """Open an ONNX pipeline of optimum or diffusers, or Core ML resources of Apple's tools.
 
     Reads its small files and the tables of its graphs, no weights.
 
@@ -100,8 +100,10 @@ def open_foreign(path: Path) -> Package:
         PackageInvalid: a part cannot be read, or does not say what it must.
         UnknownFamily: a pipeline sdlite cannot run; says what it saw.
     """
+    from sdlite.applefolder import is_apple, open_apple
+
     try:
-        return _open(path)
+        return open_apple(path) if is_apple(path) else _open(path)
     except OSError as error:
         raise PackageInvalid(
             f"{error.filename or path} cannot be read: {error.strerror or error}"

@@ -22,6 +22,8 @@ CHECKPOINT_FOLDERS = (
     "checkpoints",
 )
 """Where AUTOMATIC1111's web UI and ComfyUI keep checkpoints, from their root or ``models``."""
+APPLE = ("Unet.mlmodelc", "UnetChunk1.mlmodelc", "Unet.mlpackage", "UnetChunk1.mlpackage")
+"""One of these is in every folder of resources that Apple's ml-stable-diffusion makes."""
 DEPTH = 4
 """Levels of subfolders searched for checkpoints."""
 
@@ -47,7 +49,8 @@ class Model:
     path: Path
     """Folder or file."""
     kind: str
-    """``package``, ``onnx`` (a folder made by optimum or diffusers) or ``checkpoint``."""
+    """``package``, ``onnx`` (a folder made by optimum or diffusers), ``coreml`` (resources made by
+    Apple's ml-stable-diffusion) or ``checkpoint``."""
 
     @property
     def ready(self) -> bool:
@@ -282,6 +285,8 @@ def _one(path: Path) -> Iterator[Model]:
         from sdlite.foreign import is_foreign
 
         yield Model(path.name, path, "onnx" if is_foreign(path) else "checkpoint")
+    elif any(_is_folder(path / name) for name in APPLE):
+        yield Model(path.name, path, "coreml")
     elif path.suffix.lower() in CHECKPOINTS and _is_file(path):
         yield Model(path.stem, path, "checkpoint")
 

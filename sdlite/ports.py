@@ -31,8 +31,9 @@ NAMES = {
     "prediction": ("out_sample", "noise_pred", "sample"),
     "latents": ("latent_sample", "latents", "z"),
     "picture": ("sample", "image", "x"),
-    "moments": ("latent_parameters", "moments", "parameters"),
-    "drawn": ("latent_sample", "latent", "latents"),
+    # Apple's encoder calls its moments "latent".
+    "moments": ("latent_parameters", "moments", "parameters", "latent"),
+    "drawn": ("latent_sample", "latents"),
 }
 
 CLIP_SKIP = "clip_skip_"
@@ -258,7 +259,9 @@ class UnetPort:
             RequestError: the graph takes another number of tokens only.
             PackageInvalid: the graph takes something that is not among ``added``, or the reverse.
         """
-        tokens = self._context.shape[1]
+        # Apple's U-Nets take features as (batch, width, 1, tokens).
+        turned = len(self._context.shape) == 4
+        tokens = self._context.shape[3 if turned else 1]
         if isinstance(tokens, int) and tokens != context.shape[1]:
             raise RequestError(
                 f"the prompt takes {context.shape[1]} tokens, this model's graph {tokens} only; "
@@ -281,7 +284,8 @@ class UnetPort:
                     for p in parts
                 ]
             )
-        feeds: dict[str, Array] = {self._noisy.name: x, self._context.name: context, **added}
+        seen = context.transpose(0, 2, 1)[:, :, None] if turned else context
+        feeds: dict[str, Array] = {self._noisy.name: x, self._context.name: seen, **added}
         shared: dict[str, Array] = {}
         if self._each:
             feeds[self._timestep.name] = times

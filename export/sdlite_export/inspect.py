@@ -109,7 +109,8 @@ def inspect_path(
     if path.is_dir() and (path / MANIFEST).is_file():
         return _package(path, Package.open(path), "package", verify, progress)
     if is_foreign(path):
-        return _package(path, open_foreign(path), "onnx", verify, progress)
+        package = open_foreign(path)
+        return _package(path, package, package.manifest.source.kind, verify, progress)
     try:
         checkpoint = open_source(path)
     except UnknownFamily as error:

@@ -144,7 +144,9 @@ def _home(folder: Path, artifact: Artifact, options: LoadOptions) -> Path | None
     key = {
         "component": artifact.component,
         "graph": f"{folder.resolve()} {artifact.graph_sha256}",
-        "weights": " ".join(entry.sha256 for entry in artifact.files),
+        # Other tools' packages come without hashes.
+        "weights": " ".join(entry.sha256 for entry in artifact.files).strip()
+        or " ".join(compilecache.file_facts(path) for path in sorted(folder.rglob("*.bin"))),
         "engine": f"coreml {version()}",
     }
     return compilecache.engine_folder(options.cache, key, options.cache_limit)

@@ -24,6 +24,7 @@ from sdlite.manifest import (
     MANIFEST,
     VERSION,
     dump_manifest,
+    least_reader,
     read_manifest,
 )
 from sdlite.package import Package
@@ -226,6 +227,24 @@ def test_defects_are_named(tmp_path: Path, path: str, value: object, message: st
     manifest = write_package(tmp_path)
     rewrite(tmp_path, change(manifest, path, value))
     with pytest.raises(PackageInvalid, match=message):
+        Package.open(tmp_path)
+
+
+def test_a_graph_of_several_files(tmp_path: Path) -> None:
+    manifest = write_package(tmp_path)
+    more = entry(tmp_path, "unet/plain/weights.bin", b"123")
+    graph = manifest["artifacts"][0]
+    rewrite(tmp_path, {**manifest, "artifacts": [{**graph, "files": [more]}]})
+    package = Package.open(tmp_path)
+    assert package.manifest.artifacts[0].size == graph["graph_size"] + 3
+    assert more["path"] in {item.path for item in package.files()}
+    assert least_reader(package.manifest) == 3
+    (tmp_path / "unet/plain/weights.bin").write_bytes(b"321")
+    with pytest.raises(PackageCorrupt, match=r"weights\.bin does not have the hash"):
+        Package.open(tmp_path)
+    away = {**more, "path": "../weights.bin"}
+    rewrite(tmp_path, {**manifest, "artifacts": [{**graph, "files": [away]}]})
+    with pytest.raises(PackageInvalid, match="not a plain path"):
         Package.open(tmp_path)
 
 
