@@ -64,7 +64,7 @@ def test_from_the_prompt_to_the_picture(serve: Any, visit: Any, asked: Any) -> N
     assert jobs == [{"prompt": "a red circle", "negative_prompt": "blue"}]
     # What was drawn tells how long the next one takes, and what would be faster.
     page.wait_for_selector("text=About")
-    page.click(".forecast .chip >> nth=0")
+    page.click(".forecast .chip >> text=10 steps")
     until(lambda: page.get_by_label("Steps").last.input_value() == "10")
 
 

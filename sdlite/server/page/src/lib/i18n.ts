@@ -46,10 +46,12 @@ export function t(key: Key, values: Record<string, string | number> = {}): strin
 /** Whether there are words for a key made at run time. */
 export const has = (key: string): key is Key => key in words.value;
 
+/** How the reader's region writes dates and numbers in the language that is shown. */
+const region = (): string =>
+  navigator.languages.find((name) => name.startsWith(language.value)) ?? language.value;
+
 export function number(value: number, digits = 0): string {
-  return new Intl.NumberFormat(language.value, {
-    maximumFractionDigits: digits,
-  }).format(value);
+  return new Intl.NumberFormat(region(), { maximumFractionDigits: digits }).format(value);
 }
 
 /** A duration as people say it. */
@@ -68,7 +70,6 @@ export function bytes(value: number): string {
 }
 
 export function when(seconds: number): string {
-  return new Intl.DateTimeFormat(language.value, { dateStyle: "medium", timeStyle: "short" }).format(
-    seconds * 1000,
-  );
+  const style = { dateStyle: "medium", timeStyle: "short" } as const;
+  return new Intl.DateTimeFormat(region(), style).format(seconds * 1000);
 }

@@ -3,7 +3,7 @@ import type { TargetedPointerEvent } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { t } from "../lib/i18n";
 import * as paint from "../lib/paint";
-import { margins, source } from "../lib/settings";
+import { extends_, margins, mask, source } from "../lib/settings";
 import type { Margins } from "../lib/types";
 import { Icon, type IconName } from "./icon";
 
@@ -26,14 +26,16 @@ export function Editor() {
       <Tools />
       <div class="frame" style={{ "--w": width, "--h": height }}>
         <img src={from.url} alt={t("source.label")} style={inside} draggable={false} />
-        <div class="mask" style={inside}>
+        <div class={extends_.value ? "mask aside" : "mask"} style={inside}>
           <Painting />
         </div>
         {(["left", "top", "right", "bottom"] as const).map((side) => (
           <Edge key={side} side={side} across={width} />
         ))}
       </div>
-      <p class="hint">{t("editor.hint")}</p>
+      <p class="hint">
+        {t(extends_.value && mask.value ? "editor.aside" : "editor.hint")}
+      </p>
     </div>
   );
 }
