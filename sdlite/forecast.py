@@ -128,9 +128,18 @@ class Forecast:
         return total
 
 
-def forecast(plan: Plan, request: Request, manifest: Manifest, timings: list[Timing]) -> Forecast:
-    """Forecast a completed request, without a second pass, from its plan."""
-    answers = evaluations(request, manifest)
+def forecast(
+    plan: Plan,
+    request: Request,
+    manifest: Manifest,
+    timings: list[Timing],
+    measured: Answers | None = None,
+) -> Forecast:
+    """Forecast a completed request, without a second pass, from its plan.
+
+    ``measured`` is what pictures of this profile asked of the model before, where that is known.
+    """
+    answers = evaluations(request, manifest) if measured is None else measured
     calls = {
         # An inpainting model's encoder also sees the picture without what is masked.
         "vae_encoder": 1 + (manifest.task == "inpaint" and request.edit is not None),

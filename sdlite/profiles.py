@@ -46,9 +46,9 @@ PROFILES = {
     profile.name: profile
     for profile in (
         QUALITY,
-        Profile("balanced", "a third of the model's work", 3.0, 0.1, 0.22, unguided=0.8),
-        Profile("fast", "a quarter of it", 4.0, 0.05, 0.5, unguided=0.8),
-        Profile("draft", "a fifth of it", 4.0, 0.2, 0.7, unguided=1.2, tiny=True),
+        Profile("balanced", "a third of the model's work", 3.0, 0.1, 0.26, unguided=1.2),
+        Profile("fast", "a quarter of it", 4.0, 0.1, 0.5, unguided=1.7),
+        Profile("draft", "a fifth of it", 4.0, 0.2, 0.8, unguided=1.7, tiny=True),
     )
 }
 """From the most exact to the fastest."""

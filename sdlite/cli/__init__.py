@@ -27,6 +27,7 @@ from sdlite.cli.plan import plan
 from sdlite.cli.pull import pull
 from sdlite.cli.serve import serve
 from sdlite.cli.state import resume
+from sdlite.cli.tune import tune
 from sdlite.cli.upscale import upscale
 
 __all__ = ["main"]
@@ -70,6 +71,7 @@ COMMANDS = (
     mcp,
     models,
     plan,
+    tune,
     devices,
     doctor,
     cache,

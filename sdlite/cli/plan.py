@@ -53,6 +53,7 @@ def plan(prompt: str, measure: bool, as_json: bool, **given: str | None) -> None
     """
     import sdlite
     from sdlite import forecast
+    from sdlite import tune as tuning
     from sdlite.request import complete
 
     values = load_settings()
@@ -81,7 +82,14 @@ def plan(prompt: str, measure: bool, as_json: bool, **given: str | None) -> None
         if measure:
             forecast.learn(folder, pipe.generate(replace(request, steps=1, seed=0)))
         full = complete(request, pipe.package.manifest)
-        found = forecast.forecast(made, full, pipe.package.manifest, forecast.read(folder))
+        receipts = tuning.kept(folder, pipe.package)
+        found = forecast.forecast(
+            made,
+            full,
+            pipe.package.manifest,
+            forecast.read(folder),
+            tuning.measured(receipts, full, made),
+        )
     pictures = chosen["images"]
     total = found.seconds(pictures)
     if as_json:
@@ -91,6 +99,7 @@ def plan(prompt: str, measure: bool, as_json: bool, **given: str | None) -> None
             "answers": asdict(found.answers),
             "phases": [asdict(row) for row in found.rows],
             "plan": describe_plan(made),
+            "tuned": [asdict(receipt) for receipt in receipts],
         }
         click.echo(json.dumps(document, indent=1))
         return
@@ -101,6 +110,8 @@ def plan(prompt: str, measure: bool, as_json: bool, **given: str | None) -> None
             f"profile {full.profile}: at least {asked} of {asked + skipped} answers of the "
             "model computed, the others forecast from them where the error allows"
         )
+    for line in tuning.explain(receipts, full, made):
+        click.echo(line)
     more = f" for {pictures} pictures" if pictures > 1 else ""
     time = "unknown; --measure draws one step to find out" if total is None else f"{total:.1f} s"
     click.echo(f"time {time}{more}")

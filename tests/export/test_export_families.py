@@ -96,6 +96,8 @@ def test_defaults_follow_what_a_model_is(tmp_path: Path) -> None:
     assert defaults("plain", SDXL) == (20, 7.0, "DPM++ 2M", "Automatic", 0.0, 0)
     assert defaults("hyperrealism", SDXL)[0] == 20
     assert defaults("sdxl_lightning_8step", SDXL) == (8, 1.0, "Euler", "SGM Uniform", 0.0, 1)
+    assert defaults("Hyper-SD15-TCD-8steps", SDXL)[:3] == (8, 1.0, "Euler")
+    assert defaults("sdxl-tcd-4steps", SDXL)[:3] == (4, 1.0, "TCD")
     assert defaults("sd-turbo", SD2) == (4, 1.0, "Euler a", "Automatic", 0.0, 1)
     assert defaults("Hyper-SD15-1step", LCM)[2] == "LCM"
     assert defaults("lcm", LCM) == (4, 8.0, "LCM", "Automatic", 0.0, 0)

@@ -64,7 +64,7 @@ LAYERS = (
     ),
     ("forecast",),
     ("phases", "run", "pipeline"),
-    ("api", "outpaint", "tiled", "grid", "bake"),
+    ("tune", "api", "outpaint", "tiled", "grid", "bake"),
     ("doctor",),
     ("cli", "server"),
 )

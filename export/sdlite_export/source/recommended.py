@@ -27,6 +27,7 @@ FEW_STEPS = (
     # What the model's name says, sampler, schedule: as their authors recommend.
     (re.compile("lightning"), "Euler", "SGM Uniform"),
     (re.compile("hyper(?![a-z])|hyper-?sd"), "Euler", "SGM Uniform"),
+    (re.compile("(?<![a-z])tcd(?![a-z])"), "TCD", "Automatic"),
     (re.compile("turbo"), "Euler a", "Automatic"),
     (re.compile("(?<![a-z])lcm(?![a-z])"), "LCM", "Automatic"),
 )
