@@ -32,10 +32,16 @@ ORDER = (
     "export-shapes",
     "start",
     "server",
+    "server-load",
+    "server-state",
+    "server-malformed",
 )
 """Result files in the order they are shown; others follow by name."""
 
-PROGRAMS = ("speed", "memory", "export", "start", "server")
+PROGRAMS = (
+    *("speed", "memory", "export", "start"),
+    *("server", "server_load", "server_state", "server_malformed"),
+)
 
 INTRODUCTION = """\
 # Benchmarks

@@ -181,8 +181,9 @@ def _thresholds(preprocessor: Preprocessor, *values: float) -> tuple[tuple[str, 
 
 
 def nets(manifest: Manifest) -> tuple[AdapterEntry, ...]:
-    """The ControlNets of a model."""
-    return tuple(entry for entry in manifest.adapters if entry.kind == "controlnet")
+    """What a model has that units can name: the extension lists T2I-Adapters with ControlNets."""
+    kinds = ("controlnet", "t2i-adapter")
+    return tuple(entry for entry in manifest.adapters if entry.kind in kinds)
 
 
 def title(entry: AdapterEntry) -> str:
