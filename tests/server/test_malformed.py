@@ -43,3 +43,13 @@ def test_answers_are_what_is_published(client: Any) -> None:
         answer = client.get(path)
         published = methods["get"]["responses"][str(answer.status_code)]["content"]
         assert answer.headers["content-type"].partition(";")[0] in published, path
+
+
+def test_null_is_published_where_it_means_the_default(client: Any) -> None:
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    null = {"type": "null"}
+    assert null in schemas["Txt2Img"]["properties"]["width"]["anyOf"]
+    assert null in schemas["ExtraBatch"]["properties"]["imageList"]["anyOf"]
+    assert schemas["Generation"]["properties"]["prompt"] == {"title": "Prompt", "type": "string"}
+    assert client.post("/sdapi/v1/extra-batch-images", json={"imageList": None}).status_code == 200
+    assert null not in schemas["JobBody"]["properties"]["images"].get("anyOf", [])

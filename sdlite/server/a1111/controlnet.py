@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sdlite.errors import UnknownName
-from sdlite.server.a1111.schema import Body
+from sdlite.server.bodies import Lenient
 from sdlite.server.call import check_body
 from sdlite.server.pictures import read_picture, to_base64
 from sdlite.server.problem import Refused, unsupported
@@ -35,7 +35,7 @@ SHOWN_SIZE = 512
 """Shorter side of a picture that is only looked at, where the caller does not say."""
 
 
-class Unit(Body):
+class Unit(Lenient):
     """One unit, as clients send it."""
 
     enabled: bool = True
@@ -54,7 +54,7 @@ class Unit(Body):
     hr_option: str = "Both"
 
 
-class Detect(Body):
+class Detect(Lenient):
     """``POST /controlnet/detect``: pictures to show what a preprocessor makes of them."""
 
     controlnet_module: str = "none"

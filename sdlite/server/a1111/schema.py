@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
+
+from sdlite.server.bodies import Lenient
 
 Number = float
 Image = str
 """Base64 of a picture, bare or as a data URL."""
 
 
-class Body(BaseModel):
-    """What every body shares."""
-
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_default(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {name: value for name, value in data.items() if value is not None}
-
-
-class Drawing(Body):
+class Drawing(Lenient):
     """Fields of both ways to draw. What is left out is the model's own."""
 
     prompt: str = ""
@@ -106,7 +95,7 @@ class Img2Img(Drawing):
     include_init_images: bool = False
 
 
-class Extras(Body):
+class Extras(Lenient):
     """What both ways to enlarge share."""
 
     resize_mode: int = Field(0, ge=0, le=1)
@@ -130,7 +119,7 @@ class ExtraSingle(Extras):
     image: Image = ""
 
 
-class FileData(Body):
+class FileData(Lenient):
     """A picture of a batch."""
 
     data: Image
@@ -143,13 +132,13 @@ class ExtraBatch(Extras):
     imageList: list[FileData] = Field(default_factory=list)
 
 
-class PngInfo(Body):
+class PngInfo(Lenient):
     """``POST /sdapi/v1/png-info``."""
 
     image: Image
 
 
-class Interrogate(Body):
+class Interrogate(Lenient):
     """``POST /sdapi/v1/interrogate``."""
 
     image: Image = ""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
+from sdlite.server.bodies import Lenient
 from sdlite.server.native.schema import LoraBody
 
 Format = Literal["png", "jpeg", "webp"]
 
 
-class Images(BaseModel):
+class Images(Lenient):
     """Fields of every kind of request."""
-
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     model: str | None = None
     n: int = Field(1, ge=1)
@@ -31,13 +30,6 @@ class Images(BaseModel):
     guidance: float | None = Field(None, ge=0, le=100)
     sampler: str | None = None
     schedule: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_default(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {name: value for name, value in data.items() if value is not None}
 
 
 class Generation(Images):
