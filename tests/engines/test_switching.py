@@ -1,4 +1,4 @@
-"""Memory comes back when a LoRA is changed again and again; in a process of its own."""
+"""LoRAs changed again and again, whose memory comes back (in a process of its own), and LCM's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sdlite import registry
+import sdlite
+from sdlite import LoraUse, registry
+from sdlite.bake import bake
 from sdlite.errors import RuntimeUnavailable
 from tests.adapters import SHAPES
 from tests.engines.test_adapters import random_lora
@@ -31,6 +33,22 @@ with sdlite.load(model, runtime=runtime, threads=1, cache_limit=0) as pipe:
         used.append(None if now is None else now.private_bytes)
 print(json.dumps(used))
 """
+
+
+def test_an_lcm_lora_is_drawn_with_its_sampler(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    lora = LoraUse("lcm", 1.0, path=random_lora(tmp_path / "lcm.safetensors", 1))
+    drawn = {"seed": 1, "steps": 4, "guidance": 1.0, "sampler": "LCM"}
+    with sdlite.load(SHAPES, runtime="onnxruntime", threads=1) as pipe:
+        result = pipe.generate("a red circle", loras=[lora], **drawn)
+        plain = pipe.generate("a red circle", **drawn)
+        baked = bake(pipe.package, [lora], tmp_path / "baked")
+    assert (result.request.sampler, result.plan.shape.guided) == ("LCM", False)
+    (denoise,) = (phase for phase in result.phases if phase.name == "denoise")
+    assert denoise.calls == 4, "one answer a step: no negative prompt"
+    with sdlite.load(baked.root, runtime="onnxruntime", threads=1) as other:
+        same = other.generate("a red circle", **drawn)
+    assert same.images[0].tobytes() == result.images[0].tobytes() != plain.images[0].tobytes()
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

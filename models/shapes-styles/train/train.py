@@ -251,7 +251,7 @@ def run(task: Task, parameters: list[nn.Parameter], batches, features, args) -> 
         optimizer.zero_grad(set_to_none=True)
         average.update(iteration)
         iteration += 1
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         progress = budget.progress(iteration)
         if iteration % 20 == 0:
             log.write(
