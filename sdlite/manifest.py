@@ -14,8 +14,14 @@ from typing import Literal
 
 from sdlite import schema
 from sdlite.adapterentry import AdapterEntry, check_adapters
-from sdlite.engine import Artifact, FileEntry
+from sdlite.engine import Artifact
+from sdlite.engine import FileEntry as FileEntry
 from sdlite.errors import PackageInvalid, PackageMissing, PackageTooNew
+from sdlite.weightfile import Calibration as Calibration
+from sdlite.weightfile import Layer as Layer
+from sdlite.weightfile import TensorEntry as TensorEntry
+from sdlite.weightfile import WeightFile as WeightFile
+from sdlite.weightfile import check_layers, check_tensors
 
 MANIFEST = "sdlite.json"
 VERSION = 3
@@ -36,34 +42,6 @@ LATENT_PORTS = {
 """Inputs that take latents, by component."""
 PATH_REFUSED = re.compile(r"[\\:\x00-\x1f\ud800-\udfff]")
 """Separators of other systems, drive letters, control characters, halves of characters."""
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """One tensor of a weight file."""
-
-    dtype: str
-    """``float32``, ``float16`` or ``int64``."""
-    shape: tuple[int, ...]
-    """Shape as stored."""
-    offset: int
-    """First byte in the weight file, a multiple of 4096."""
-    size: int
-    """Bytes."""
-    layout: Literal["source", "transposed"] = "source"
-    """``transposed``: a linear weight stored (in, out) where the state dict has (out, in)."""
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """All weights of one component, named by diffusers' state-dict keys."""
-
-    file: FileEntry
-    """The file on disk."""
-    precision: str
-    """``fp32`` or ``fp16``."""
-    tensors: Mapping[str, TensorEntry]
-    """Where each tensor lies."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +193,8 @@ class Manifest:
     """Whether an empty negative prompt is zeros instead of the encoders' answer to it (SDXL)."""
     adapters: tuple[AdapterEntry, ...] = ()
     """What was added to it."""
+    calibration: Calibration | None = None
+    """Of packages with 8-bit activations: what their ranges were read from."""
 
 
 def safe_path(root: Path, relative: str) -> Path:
@@ -277,7 +257,8 @@ def check_manifest(root: Path, manifest: Manifest) -> None:
             )
     for component, weights in manifest.weights.items():
         safe_path(root, weights.file.path)
-        _check_tensors(f"{where}: {component}", weights)
+        check_tensors(f"{where}: {component}", weights)
+        check_layers(f"{where}: {component}", weights)
     for tokenizer in manifest.tokenizers:
         for entry in tokenizer.files:
             safe_path(root, entry.path)
@@ -331,43 +312,14 @@ def _check_distinct(where: Path, artifacts: Sequence[Artifact]) -> None:
             raise PackageInvalid(f"{where}: artifact {artifact.graph} has a negative number")
 
 
-ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8}
-
-
-def _check_tensors(where: str, weights: WeightFile) -> None:
-    end = 0
-    for name, tensor in sorted(weights.tensors.items(), key=lambda item: item[1].offset):
-        if tensor.dtype not in ITEM_BYTES:
-            raise PackageInvalid(f"{where}: tensor {name} has unknown dtype {tensor.dtype!r}")
-        count = 1
-        for extent in tensor.shape:
-            if extent < 1:
-                raise PackageInvalid(f"{where}: tensor {name} has shape {tensor.shape}")
-            count *= extent
-            if count > tensor.size:
-                break  # wrong already, and a product of many numbers takes long
-        if count * ITEM_BYTES[tensor.dtype] != tensor.size:
-            raise PackageInvalid(
-                f"{where}: tensor {name} of shape {tensor.shape} and dtype {tensor.dtype} "
-                f"cannot have {tensor.size} bytes"
-            )
-        if tensor.offset < end or tensor.offset % 4096:
-            raise PackageInvalid(
-                f"{where}: tensor {name} at byte {tensor.offset} overlaps or is not page-aligned"
-            )
-        end = tensor.offset + tensor.size
-    if end > weights.file.size:
-        raise PackageInvalid(
-            f"{where}: tensors end at byte {end}, the file has {weights.file.size}"
-        )
-
-
 def least_reader(manifest: Manifest) -> int:
     """The least package version whose readers understand a manifest.
 
-    Version 2 added families but ``sd1``, version 3 adapters and graphs of several files, and both
-    every field of theirs that ``schema.encode`` leaves out while it has its default.
+    Version 2 added families but ``sd1``; version 3 adapters, graphs of several files and 8-bit
+    weights; and both every field of theirs that ``schema.encode`` leaves out while it has its default.
     """
+    if any(weights.layers for weights in manifest.weights.values()):
+        return 3
     later = (
         manifest.family != "sd1",
         manifest.noise.zero_terminal_snr,

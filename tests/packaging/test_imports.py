@@ -24,7 +24,7 @@ ENGINES = ("onnxruntime", "openvino", "coremltools")
 # docs/design.md draws these layers; a module may import its own layer and those before it.
 LAYERS = (
     ("errors", "loras", "controls", "conds", "types", "choices", "profiles"),
-    ("schema", "engine", "tensors", "adapterentry", "wire"),
+    ("schema", "engine", "tensors", "adapterentry", "weightfile", "wire"),
     ("manifest",),
     ("package", "noise"),
     (
