@@ -12,6 +12,7 @@
     ├── SourceError             a checkpoint cannot be read                           (exit 1)
     │   ├── SourceCorrupt       truncated, overlapping, out of bounds, wrong dtype
     │   ├── SourceHostile       would execute code or leave its folder; refused
+    │   ├── CalibrationFailed   ranges of layers could not be measured
     │   └── UnknownFamily       readable, but no model family sdlite knows
     ├── RuntimeUnavailable      an engine cannot be used here; carries the fix        (exit 1)
     ├── EngineError             an engine failed while loading or running             (exit 1)
@@ -105,6 +106,10 @@ class SourceHostile(SourceError):
 
 class UnknownFamily(SourceError):
     """A checkpoint is readable, but it is no model family sdlite knows."""
+
+
+class CalibrationFailed(SourceError):
+    """A layer took in numbers that are not finite while its range was measured."""
 
 
 class RuntimeUnavailable(SdliteError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ from sdlite.edit.start import (
     starting_latents,
     with_picture,
 )
-from sdlite.engine import Session
+from sdlite.engine import Runtime, Session
 from sdlite.errors import Cancelled, NotFinite, PackageInvalid, RequestError
 from sdlite.image.canvas import Canvas
 from sdlite.image.pictures import from_picture, to_pictures
@@ -70,16 +70,21 @@ from sdlite.weights.vae import Vae
 class Phases:
     """What a pipeline does with a ``package``, phase by phase, as a plan says.
 
-    ``vae`` is an autoencoder instead of the package's.
+    ``vae`` is an autoencoder instead of the package's; ``runtime`` gives an engine's adapter.
     """
 
-    def __init__(self, package: Package, vae: Vae | None = None) -> None:
+    def __init__(
+        self,
+        package: Package,
+        vae: Vae | None = None,
+        runtime: Callable[[str], Runtime] = get_runtime,
+    ) -> None:
         self._package = package
         replaced = {}
         if vae is not None:
             for part in (name for name in VAE if name in package.manifest.weights):
                 replaced[part] = partial(vae.weights, package, part)
-        self._components = Components(package, get_runtime, replaced)
+        self._components = Components(package, runtime, replaced)
         self._levels = NoiseLevels.from_table(package.manifest.noise)
         self._tokenizers = [
             ClipTokenizer.from_package(package, index)

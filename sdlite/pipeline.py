@@ -18,7 +18,7 @@ from sdlite.adapters import Applied, hashes_of
 from sdlite.control.steer import components_of
 from sdlite.controls import Control
 from sdlite.edit.request import Stage, stages_of
-from sdlite.engine import LoadOptions
+from sdlite.engine import LoadOptions, Runtime
 from sdlite.errors import RequestError
 from sdlite.ladder import Ladder
 from sdlite.loras import LoraUse
@@ -28,6 +28,7 @@ from sdlite.package import Package
 from sdlite.phases import Phases, check_cancel
 from sdlite.planner import Budget, Plan, Preferences, Relief, RequestShape, check, plan
 from sdlite.recorder import Recorder
+from sdlite.registry import get as get_runtime
 from sdlite.request import complete, seeds_of, variation_seeds_of
 from sdlite.run import Run
 from sdlite.text.prompt import evaluations
@@ -61,6 +62,7 @@ class Pipeline:
         budget: limits set by the user.
         preferences: choices made by the user.
         vae: an autoencoder instead of the package's.
+        runtime: gives the adapter of an engine by name.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Pipeline:
         budget: Budget,
         preferences: Preferences,
         vae: Vae | None = None,
+        runtime: Callable[[str], Runtime] = get_runtime,
     ) -> None:
         check(package, devices, preferences)
         self.package = package
@@ -78,7 +81,7 @@ class Pipeline:
         self._devices = tuple(devices)
         self._budget = budget
         self._preferences = preferences
-        self._phases = Phases(package, vae)
+        self._phases = Phases(package, vae, runtime)
         # One thread may draw inside its own `on_step`.
         self._turn = threading.RLock()
 

@@ -82,6 +82,7 @@ ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int8": 1}
 
 
 def check_tensors(where: str, weights: WeightFile) -> None:
+    """Check where tensors lie; raises ``PackageInvalid``."""
     end = 0
     for name, tensor in sorted(weights.tensors.items(), key=lambda item: item[1].offset):
         if tensor.dtype not in ITEM_BYTES:

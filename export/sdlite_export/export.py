@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from sdlite import __version__, memory
+from sdlite.choices import PRECISIONS
 from sdlite.destination import check_replaceable, package_folder
 from sdlite.engine import Artifact, FileEntry
 from sdlite.errors import Cancelled, RequestError, UnknownName
@@ -27,11 +31,15 @@ from sdlite.manifest import (
     dump_manifest,
     least_reader,
 )
+from sdlite.tensors.base import Tensors
+from sdlite.types import Float32
+from sdlite_export.calibrate import calibrate, find_engine, read_prompts
 from sdlite_export.emit.components import (
     WEIGHTS,
     Plan,
     check_checkpoint,
     components,
+    plain_graph,
     plan_component,
     reference_sizes,
     write_graphs,
@@ -43,13 +51,17 @@ from sdlite_export.emit.coreml.package import (
     plan_coreml,
     write_coreml,
 )
+from sdlite_export.observe import VARIANT
+from sdlite_export.quantize import quantize
+from sdlite_export.recipe import Recipe, weights_only
 from sdlite_export.source import Checkpoint, Prediction, open_source
 from sdlite_export.verify import verify_package
 from sdlite_export.weights import write_weights
 
-PRECISIONS = ("fp16", "fp32")
 FORMATS = ("onnx", "coreml")
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction")
+MEASURED = ("unet", "vae_decoder")
+"""Components whose activations are in 8 bits too where the precision is ``int8``."""
 GRAPH_ALLOWANCE = 16 << 20
 """Bytes kept free for graphs, tokenizer and manifest when disk space is checked."""
 
@@ -94,19 +106,23 @@ def export_package(
     prediction: Prediction | None = None,
     progress: Progress | None = None,
     coreml: CoremlOptions | None = None,
+    calibration: Path | None = None,
 ) -> ExportReport:
     """Export a checkpoint to a package folder that appears complete or not at all.
 
     Args:
         source: a diffusers folder or a single ``.safetensors``, ``.ckpt``, ``.pt``, ``.bin`` file.
         dest: folder to make; an existing package is replaced only with ``force``.
-        precision: precision of the stored weights, ``fp16`` or ``fp32``; vectors stay float32.
+        precision: precision of the stored weights, ``fp16``, ``fp32``, ``int8`` (weights and
+            activations of the U-Net and the decoder) or ``w8`` (weights alone); vectors stay
+            float32, and sensitive layers ``fp16``.
         format: ``onnx``, or ``coreml``, which stores in fp16.
         force: whether to replace a package.
         name: model name; that of the source by default.
         prediction: ``epsilon`` or ``v_prediction``, over what the source says or seems to be.
         progress: told label, bytes done, bytes in all; may raise to stop.
         coreml: how the format ``coreml`` is written; its defaults without.
+        calibration: text file of prompts to draw while ranges are measured, one a line.
 
     Raises ``UnknownName`` for a precision or format, ``SourceError`` for a checkpoint that cannot
     be read or does not fit its description, ``OutputError`` when ``dest`` cannot be written,
@@ -129,6 +145,9 @@ def export_package(
         raise RequestError("attention, chunks, palette and size are for the format coreml")
     source, dest = Path(source), Path(dest)
     check_replaceable(dest, force)
+    if precision == "int8":
+        find_engine()
+    prompts = None if calibration is None else read_prompts(calibration)
     checkpoint = open_source(source, prediction)
     if coreml is not None and coreml.size is not None:
         width, height = coreml.size
@@ -142,6 +161,9 @@ def export_package(
         needed += max(plan.size for plan in plans)  # a scratch file
     with package_folder(dest, needed, force=force) as folder:
         manifest = write_package(checkpoint, folder, precision, name, progress, plans)
+        if precision == "int8":
+            whole = [plan for plan in plans if isinstance(plan, Plan)]
+            manifest = narrow_package(checkpoint, folder, manifest, whole, prompts, progress)
         parity = verify_package(folder, manifest)
         if parity:
             manifest = replace(manifest, parity=parity)
@@ -161,11 +183,66 @@ def export_package(
     )
 
 
-def plan_package(checkpoint: Checkpoint, precision: str) -> tuple[Plan, ...]:
-    """Build all graphs, place all weights, and check them against the checkpoint's tensors."""
-    plans = tuple(plan_component(part, precision) for part in components(checkpoint))
+def narrow_package(
+    checkpoint: Checkpoint,
+    folder: Path,
+    manifest: Manifest,
+    plans: Sequence[Plan],
+    prompts: Sequence[str] | None,
+    progress: Progress | None,
+) -> Manifest:
+    """Measure ranges with the package in ``folder``, and write it anew in 8 bits."""
+
+    def told(done: int, count: int) -> None:
+        if progress is not None:
+            progress("calibration", done, count)
+
+    whole = {plan.component.name: plan for plan in plans}
+    looked = calibrate(folder, {name: whole[name] for name in MEASURED}, prompts, told)
+    recipes = {}
+    for name, plan in whole.items():
+        tensors = checkpoint.tensors[plan.component.tensors]
+        if name in MEASURED:
+            records = {
+                value: record
+                for (part, value), record in looked.statistics.records.items()
+                if part == name
+            }
+            recipes[name] = quantize(plan.graphs[VARIANT], records, reader(tensors))
+        elif not name.startswith("vae_"):
+            recipes[name] = weights_only(plain_graph(plan.component))
+    for name in whole:
+        shutil.rmtree(folder / name)
+    again = plan_package(checkpoint, "int8", recipes)
+    made = write_package(checkpoint, folder, "int8", manifest.name, progress, again)
+    made = replace(made, calibration=looked.facts)
+    write_manifest(folder, made)
+    return made
+
+
+def reader(tensors: Tensors) -> Callable[[str], Float32]:
+    """Reads tensors of a checkpoint as float32."""
+    return lambda key: tensors.read(key).astype(np.float32, copy=False)
+
+
+def plan_package(
+    checkpoint: Checkpoint, precision: str, recipes: Mapping[str, Recipe] | None = None
+) -> tuple[Plan, ...]:
+    """Build all graphs, place all weights, and check them against the checkpoint's tensors.
+
+    Components without a recipe are stored in ``fp16`` where ``precision`` is one in 8 bits.
+    """
+    plans = []
+    for part in components(checkpoint):
+        recipe = (recipes or {}).get(part.name)
+        if precision == "w8" and not part.name.startswith("vae_"):
+            recipe = weights_only(plain_graph(part))
+        if recipe is not None:
+            plans.append(plan_component(part, precision, recipe))
+        else:
+            plans.append(plan_component(part, "fp32" if precision == "fp32" else "fp16"))
     check_checkpoint(checkpoint, plans)
-    return plans
+    return tuple(plans)
 
 
 def write_package(
@@ -209,7 +286,7 @@ def write_package(
             if isinstance(plan, CoremlPlan):
                 artifacts += write_coreml(checkpoint, plan, folder, report)
                 continue
-            artifacts += write_graphs(plan, folder, precision, sizes)
+            artifacts += write_graphs(plan, folder, sizes)
             entry = write_weights(
                 folder / part / WEIGHTS,
                 plan.needs,
@@ -217,8 +294,10 @@ def write_package(
                 checkpoint.tensors[plan.component.tensors],
                 f"{part}/{WEIGHTS}",
                 report,
+                plan.recipe,
             )
-            weights[part] = WeightFile(entry, precision, dict(plan.entries))
+            layers = dict(plan.recipe.layers)
+            weights[part] = WeightFile(entry, plan.precision, dict(plan.entries), layers)
         source = Source(checkpoint.kind, checkpoint.name, digest())
     manifest = Manifest(
         version=VERSION,

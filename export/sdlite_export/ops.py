@@ -13,6 +13,7 @@ from typing import Literal, Protocol, TypeAlias
 
 Dim: TypeAlias = int | str
 Shape: TypeAlias = tuple[Dim, ...]
+Dtype: TypeAlias = Literal["float32", "int64", "uint8"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Value:
     """Unique within the graph."""
     shape: Shape
     """Sizes; strings name those known only at run time."""
-    dtype: Literal["float32", "int64"] = "float32"
+    dtype: Dtype = "float32"
     """Element type."""
 
     @property

@@ -108,7 +108,7 @@ def add_tiny_vae(
                 if progress is not None:
                     progress(name, done, total)
 
-            made = write_graphs(plan, folder, precision, sizes)
+            made = write_graphs(plan, folder, sizes)
             entry = write_weights(
                 folder / name / WEIGHTS,
                 plan.needs,

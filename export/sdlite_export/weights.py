@@ -15,24 +15,44 @@ from sdlite.engine import FileEntry
 from sdlite.errors import OutputError, SourceCorrupt, SourceError
 from sdlite.manifest import TensorEntry
 from sdlite.tensors.base import TensorInfo, Tensors
+from sdlite.tensors.eightbit import steps_of, to_int8
 from sdlite.types import Array
 from sdlite_export.emit.graph import WeightNeed, stored_dtype
+from sdlite_export.emit.recorder import scale_name
+from sdlite_export.recipe import Recipe
 
 PAGE = 4096
 IGNORED = ("position_ids", "logit_scale")
 """Ends of names that some checkpoints carry and no graph needs."""
-ITEM_BYTES = {"float32": 4, "float16": 2}
+ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 PIECE = 8 << 20
+PLAIN = Recipe()
+"""Nothing in 8 bits."""
 
 
-def plan_weights(needs: Mapping[str, WeightNeed], precision: str) -> dict[str, TensorEntry]:
-    """Place every weight in the file, page-aligned, in the order the graph asks for them."""
+def plan_weights(
+    needs: Mapping[str, WeightNeed], precision: str, recipe: Recipe = PLAIN
+) -> dict[str, TensorEntry]:
+    """Place every weight in the file, page-aligned, in the order the graph asks for them.
+
+    ``precision`` is that of what is not in 8 bits.
+    """
     entries = {}
     offset = 0
     for key, need in needs.items():
-        dtype = stored_dtype(need.shape, precision)
+        dtype = {"int8": "int8", "given": "float32"}.get(need.kind)
+        dtype = dtype or stored_dtype(need.shape, precision)
         size = int(np.prod(need.shape)) * ITEM_BYTES[dtype]
-        entries[key] = TensorEntry(dtype, need.stored_shape, offset, size, need.layout)
+        entries[key] = TensorEntry(
+            dtype,
+            need.stored_shape,
+            offset,
+            size,
+            need.layout,
+            scale_name(key) if dtype == "int8" else None,
+            recipe.rows.get(key),
+            recipe.columns.get(key),
+        )
         offset = -(-(offset + size) // PAGE) * PAGE
     return entries
 
@@ -46,6 +66,8 @@ def check_weights(
     ``SourceError`` for one the architecture has no place for.
     """
     for key, need in needs.items():
+        if need.kind == "given":
+            continue
         if key not in infos:
             raise SourceCorrupt(
                 f"{where}: tensor {key} of shape {need.shape} is missing; the file is incomplete "
@@ -74,8 +96,7 @@ def convert(key: str, array: Array, need: WeightNeed, dtype: str) -> Array:
 
     Raises ``SourceError`` when a value does not fit float16.
     """
-    if array.shape != need.shape:
-        raise SourceCorrupt(f"tensor {key} was read with shape {array.shape}, not {need.shape}")
+    _check_shape(key, array, need)
     if array.dtype != dtype:
         try:
             with np.errstate(over="raise"):
@@ -87,6 +108,37 @@ def convert(key: str, array: Array, need: WeightNeed, dtype: str) -> Array:
     return np.ascontiguousarray(array.T if need.layout == "transposed" else array)
 
 
+def _check_shape(key: str, array: Array, need: WeightNeed) -> None:
+    if array.shape != need.shape:
+        raise SourceCorrupt(f"tensor {key} was read with shape {array.shape}, not {need.shape}")
+
+
+class Tensorwise:
+    """Makes what is stored of each weight, in the order of the file."""
+
+    def __init__(self, needs: Mapping[str, WeightNeed], tensors: Tensors, recipe: Recipe) -> None:
+        self.needs = needs
+        self.tensors = tensors
+        self.recipe = recipe
+        self.given: dict[str, Array] = dict(recipe.factors)
+
+    def make(self, key: str, dtype: str) -> Array:
+        """One tensor as it is stored; steps of an 8-bit weight come after the weight itself."""
+        need = self.needs[key]
+        if need.kind == "given":
+            return self.given.pop(key)
+        array = self.tensors.read(key)
+        _check_shape(key, array, need)
+        if need.kind == "int8" or self.recipe.touches(key):
+            array = self.recipe.changed(key, array)
+        if need.kind != "int8":
+            return convert(key, array, need, dtype)
+        steps = steps_of(array)
+        self.given[scale_name(key)] = steps
+        stored = to_int8(array, steps)
+        return np.ascontiguousarray(stored.T if need.layout == "transposed" else stored)
+
+
 def write_weights(
     path: Path,
     needs: Mapping[str, WeightNeed],
@@ -94,6 +146,7 @@ def write_weights(
     tensors: Tensors,
     relative: str,
     progress: Callable[[int], object] | None = None,
+    recipe: Recipe = PLAIN,
 ) -> FileEntry:
     """Stream all tensors into the weight file; ``progress`` gets the bytes just written.
 
@@ -101,6 +154,7 @@ def write_weights(
     tensors are in memory. Raises ``SourceError`` and, for a full disk, ``OutputError``.
     """
     writer = _Writer(path)
+    source = Tensorwise(needs, tensors, recipe)
     reported = 0
 
     def report() -> None:
@@ -112,8 +166,7 @@ def write_weights(
 
     try:
         for key, entry in entries.items():
-            array = convert(key, tensors.read(key), needs[key], entry.dtype)
-            writer.put(entry.offset, array)
+            writer.put(entry.offset, source.make(key, entry.dtype))
             report()
     except BaseException:
         writer.stop()

@@ -26,9 +26,10 @@ from sdlite_export.emit.graph import Graph, Node, WeightNeed
 from sdlite_export.emit.onnx import OnnxOps
 from sdlite_export.emit.proto import model_proto, specs
 from sdlite_export.emit.seamless import SeamlessOps
-from sdlite_export.emit.targets import target_of
+from sdlite_export.emit.targets import PLAIN, target_of
 from sdlite_export.emit.vision import OnnxVisionOps
 from sdlite_export.ops import Ops, TileOps
+from sdlite_export.recipe import Recipe
 from sdlite_export.source.checkpoint import Checkpoint
 from sdlite_export.source.family import SECOND
 from sdlite_export.weights import check_weights, plan_weights
@@ -62,6 +63,10 @@ class Plan:
 
     component: Component
     """The part."""
+    precision: str
+    """Precision it is stored in."""
+    recipe: Recipe
+    """What is in 8 bits, and how."""
     graphs: Mapping[str, Graph]
     """Built graphs by variant."""
     needs: Mapping[str, WeightNeed]
@@ -122,8 +127,13 @@ def _text_component(name: str, config: ClipTextConfig) -> Component:
     )
 
 
-def plan_component(component: Component, precision: str) -> Plan:
-    """Build every graph of a component and place its weights."""
+def plan_component(component: Component, precision: str, recipe: Recipe | None = None) -> Plan:
+    """Build every graph of a component and place its weights.
+
+    ``precision`` is ``fp32``, ``fp16``, or ``w8`` and ``int8``, which need a recipe.
+    """
+    layers = {} if recipe is None else recipe.layers
+    stored = "fp32" if precision == "fp32" else "fp16"
     graphs = {}
     needs: dict[str, WeightNeed] = {}
     built: dict[object, Graph] = {}
@@ -133,11 +143,12 @@ def plan_component(component: Component, precision: str) -> Plan:
         own = variant in ("embeddings", "tiles", "seamless")
         key = (target, variant if own else None)
         if key not in built:
-            ops = (SeamlessOps if variant == "seamless" else OnnxOps)(target, precision)
+            kind = SeamlessOps if variant == "seamless" else OnnxOps
+            ops = kind(target, stored, layers)
             if variant == "tiles" and component.tiles is not None:
                 component.tiles(ops)
             elif component.look is not None:
-                ops = OnnxVisionOps(target, precision)
+                ops = OnnxVisionOps(target, stored)
                 component.look(ops)
             else:
                 component.build(ops, variant)
@@ -145,7 +156,18 @@ def plan_component(component: Component, precision: str) -> Plan:
             for name, need in built[key].weights.items():
                 needs.setdefault(name, need)
         graphs[variant] = built[key]
-    return Plan(component, graphs, needs, plan_weights(needs, precision))
+    recipe = recipe or Recipe()
+    for name, values in recipe.factors.items():
+        needs[name] = WeightNeed(values.shape, kind="given")
+    entries = plan_weights(needs, stored, recipe)
+    return Plan(component, precision, recipe, graphs, needs, entries)
+
+
+def plain_graph(component: Component) -> Graph:
+    """The graph of a component in standard operations, for looking at."""
+    ops = OnnxOps(PLAIN, "fp32")
+    component.build(ops, "plain")
+    return ops.finish()
 
 
 class Asks(Protocol):
@@ -172,9 +194,7 @@ def check_checkpoint(checkpoint: Checkpoint, plans: Sequence[Asks]) -> None:
         check_weights(needs, tensors.infos(), f"{checkpoint.name}, {key}")
 
 
-def write_graphs(
-    plan: Plan, folder: Path, precision: str, sizes: Mapping[str, int]
-) -> list[Artifact]:
+def write_graphs(plan: Plan, folder: Path, sizes: Mapping[str, int]) -> list[Artifact]:
     """Write the graph files of a component into ``folder/<component>`` and describe them.
 
     ``sizes`` gives reference values of free dimensions, for memory estimates and cuts.
@@ -201,7 +221,7 @@ def write_graphs(
                     component=name,
                     format="onnx",
                     variant=variant,
-                    precision=precision,
+                    precision=plan.precision,
                     graph=relative,
                     graph_size=len(data),
                     graph_sha256=hashlib.sha256(data).hexdigest(),

@@ -10,7 +10,8 @@ from sdlite_export.ops import Value
 
 PIECES = 8
 """Pieces a model is cut into at least, where it has as many places for it."""
-ITEM_BYTES = {"float32": 4, "int64": 8}
+ITEM_BYTES = {"float32": 4, "int64": 8, "uint8": 1}
+WIDENING = frozenset({"Cast", "DequantizeLinear"})
 VIEWS = frozenset({"Reshape", "Unsqueeze"})
 
 
@@ -87,7 +88,7 @@ def value_bytes(value: Value, sizes: Mapping[str, int]) -> int:
 
 def _widened(graph: Graph, nodes: Sequence[Node]) -> set[str]:
     return {
-        node.outputs[0] for node in nodes if node.op == "Cast" and node.inputs[0] in graph.weights
+        node.outputs[0] for node in nodes if node.op in WIDENING and node.inputs[0] in graph.weights
     }
 
 

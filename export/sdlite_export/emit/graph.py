@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sdlite.types import Array
-from sdlite_export.ops import Shape, Value
+from sdlite_export.ops import Dtype, Shape, Value
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class WeightNeed:
     """Shape in the state dict."""
     layout: Literal["source", "transposed"] = "source"
     """How the graph wants it stored."""
+    kind: Literal["plain", "int8", "given"] = "plain"
+    """``int8``: stored in 8 bits; ``given``: float32 that no checkpoint has, such as its steps."""
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
@@ -28,6 +30,36 @@ class WeightNeed:
 def stored_dtype(shape: Sequence[int], precision: str) -> str:
     """Element type a weight is stored in: vectors stay float32, they cost nothing."""
     return "float16" if precision == "fp16" and len(shape) > 1 else "float32"
+
+
+@dataclass(frozen=True)
+class LayerUse:
+    """A convolution or linear layer of a graph."""
+
+    name: str
+    """Prefix of its weights' names."""
+    input: str
+    """The value it takes."""
+    output: str
+    """The value it gives, bias included."""
+    shape: tuple[int, ...]
+    """Shape of its weight in the state dict."""
+    bias: bool
+    """Whether it has one."""
+    stride: int = 1
+    """Of a convolution."""
+    pads: tuple[int, ...] = ()
+    """Of a convolution: top, left, bottom, right."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A tensor whose output channels are the channels of a value, one for one."""
+
+    tensor: str
+    """Name."""
+    start: int
+    """First of its output channels that is meant."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +91,10 @@ class Graph:
         self.weights: dict[str, WeightNeed] = {}
         self.constants: dict[str, Array] = {}
         self.segment = 0
+        self.layers: dict[str, LayerUse] = {}
+        """Convolutions and linear layers by name."""
+        self.folds: dict[str, tuple[Fold, ...]] = {}
+        """By value: tensors through which its channels can be scaled."""
         self._uses: dict[str, int] = {}
 
     def unique(self, stem: str) -> str:
@@ -73,7 +109,7 @@ class Graph:
         inputs: Sequence[str],
         name: str,
         shape: Shape,
-        dtype: Literal["float32", "int64"] = "float32",
+        dtype: Dtype = "float32",
         domain: str = "",
         **attributes: Any,
     ) -> Value:
@@ -99,6 +135,9 @@ class Graph:
             )
             for node in self.nodes
         ]
+        for name, use in self.layers.items():
+            if use.output == old:
+                self.layers[name] = replace(use, output=new)
 
     def segments(self) -> list[list[Node]]:
         """Nodes between cuts, without empty runs."""

@@ -7,11 +7,14 @@ The public methods are documented by ``Ops``.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
-from sdlite_export.emit.graph import Graph, WeightNeed, stored_dtype
+from sdlite.manifest import Layer
+from sdlite_export.emit.graph import Fold, Graph, LayerUse, WeightNeed, stored_dtype
 from sdlite_export.emit.norm import given_norm, instance_norm, reduced_norm
 from sdlite_export.emit.recorder import FLOAT, Recorder
 from sdlite_export.emit.targets import Target
@@ -24,8 +27,10 @@ MICROSOFT = "com.microsoft"
 class OnnxOps(Recorder):
     """``Ops`` that records ONNX nodes in ``graph`` for one target and weight precision."""
 
-    def __init__(self, target: Target, precision: str) -> None:
-        super().__init__(target, precision)
+    def __init__(
+        self, target: Target, precision: str, layers: Mapping[str, Layer] | None = None
+    ) -> None:
+        super().__init__(target, precision, layers)
         self._outputs: list[tuple[str, Value]] = []
 
     def input(
@@ -58,9 +63,9 @@ class OnnxOps(Recorder):
         padding: tuple[int, int, int, int] | None = None,
         size: tuple[Dim, Dim] | None = None,
     ) -> Value:
-        weight = self.weight(f"{name}.weight", (channels, x.channels, kernel, kernel))
-        inputs = [x.name, weight, self.weight(f"{name}.bias", (channels,))]
-        return self._conv(inputs, x, name, channels, kernel, stride, padding, size)
+        shape = (channels, x.channels, kernel, kernel)
+        pads = padding or (kernel // 2,) * 4
+        return self._conv(x, LayerUse(name, x.name, "", shape, True, stride, pads), size)
 
     def plain_conv(
         self,
@@ -70,38 +75,46 @@ class OnnxOps(Recorder):
         stride: int = 1,
         size: tuple[Dim, Dim] | None = None,
     ) -> Value:
-        weight = self.weight(f"{name}.weight", (channels, x.channels, 3, 3))
-        return self._conv([x.name, weight], x, name, channels, 3, stride, None, size)
+        shape = (channels, x.channels, 3, 3)
+        return self._conv(x, LayerUse(name, x.name, "", shape, False, stride, (1,) * 4), size)
 
-    def _conv(
-        self,
-        inputs: list[str],
-        x: Value,
-        name: str,
-        channels: int,
-        kernel: int,
-        stride: int,
-        padding: tuple[int, int, int, int] | None,
-        size: tuple[Dim, Dim] | None,
-    ) -> Value:
-        return self.graph.node(
+    def _conv(self, x: Value, use: LayerUse, size: tuple[Dim, Dim] | None) -> Value:
+        taken = self._layer(x, use)
+        channels, _, kernel, _ = use.shape
+        inputs = [taken.name, self.layer_weight(use.name, use.shape)]
+        if use.bias:
+            inputs.append(self.weight(f"{use.name}.bias", (channels,)))
+        y = self.graph.node(
             "Conv",
             inputs,
-            f"{name}/conv",
+            f"{use.name}/conv",
             (x.shape[0], channels, *(size or x.shape[2:])),
             kernel_shape=[kernel, kernel],
-            strides=[stride, stride],
-            pads=list(padding or [kernel // 2] * 4),
+            strides=[use.stride, use.stride],
+            pads=list(use.pads),
         )
+        self._gives(use.name, y)
+        return y
+
+    def _layer(self, x: Value, use: LayerUse) -> Value:
+        """Note a layer; returns its input as it takes it."""
+        self.graph.layers[use.name] = use
+        return self.layer_input(x, use.name)
+
+    def _gives(self, name: str, y: Value) -> None:
+        self.graph.layers[name] = replace(self.graph.layers[name], output=y.name)
 
     def linear(self, x: Value, name: str, channels: int, bias: bool = True) -> Value:
-        weight = self.weight(f"{name}.weight", (channels, x.channels), "transposed")
+        use = LayerUse(name, x.name, "", (channels, x.channels), bias)
+        taken = self._layer(x, use)
+        weight = self.layer_weight(name, use.shape, "transposed")
         shape = (*x.shape[:-1], channels)
-        y = self.graph.node("MatMul", [x.name, weight], f"{name}/matmul", shape)
-        if not bias:
-            return y
-        offset = self.weight(f"{name}.bias", (channels,))
-        return self.graph.node("Add", [y.name, offset], f"{name}/add", shape)
+        y = self.graph.node("MatMul", [taken.name, weight], f"{name}/matmul", shape)
+        if bias:
+            offset = self.weight(f"{name}.bias", (channels,))
+            y = self.graph.node("Add", [y.name, offset], f"{name}/add", shape)
+        self._gives(name, y)
+        return y
 
     def group_norm(self, x: Value, name: str, groups: int, eps: float, silu: bool = False) -> Value:
         scale = self.weight(f"{name}.weight", (x.channels,))
@@ -119,7 +132,14 @@ class OnnxOps(Recorder):
             y = instance_norm(self, x, name, groups, eps, scale, shift)
         else:
             y = reduced_norm(self, x, name, groups, eps, scale, shift)
-        return self.silu(y) if silu else y
+        if silu:
+            return self.silu(y)
+        self._scaled_by(y, name)
+        return y
+
+    def _scaled_by(self, y: Value, name: str) -> None:
+        """Note that a norm's scale and shift can take a factor for each channel of ``y``."""
+        self.graph.folds[y.name] = (Fold(f"{name}.weight", 0), Fold(f"{name}.bias", 0))
 
     def given_norm(self, x: Value, name: str, groups: int, eps: float) -> Value:
         scale = self.weight(f"{name}.weight", (x.channels,))
@@ -132,7 +152,7 @@ class OnnxOps(Recorder):
     def layer_norm(self, x: Value, name: str, eps: float) -> Value:
         scale = self.weight(f"{name}.weight", (x.channels,))
         shift = self.weight(f"{name}.bias", (x.channels,))
-        return self.graph.node(
+        y = self.graph.node(
             "LayerNormalization",
             [x.name, scale, shift],
             f"{name}/norm",
@@ -140,6 +160,8 @@ class OnnxOps(Recorder):
             axis=-1,
             epsilon=eps,
         )
+        self._scaled_by(y, name)
+        return y
 
     def silu(self, x: Value) -> Value:
         return self._sigmoid_gate(x, 1.0, "silu")
@@ -205,7 +227,9 @@ class OnnxOps(Recorder):
         value = self._slice(both, f"{name}/value", 0, channels, shape)
         gate = self._slice(both, f"{name}/gate", channels, 2 * channels, shape)
         gelu = self.gelu(gate)
-        return self.graph.node("Mul", [value.name, gelu.name], f"{name}/gated", shape)
+        y = self.graph.node("Mul", [value.name, gelu.name], f"{name}/gated", shape)
+        self.graph.folds[y.name] = (Fold(f"{name}.weight", 0), Fold(f"{name}.bias", 0))
+        return y
 
     def _slice(self, x: Value, name: str, start: int, stop: int, shape: Shape) -> Value:
         bounds = [self.int64([start]), self.int64([stop]), self.int64([-1])]
@@ -215,7 +239,7 @@ class OnnxOps(Recorder):
         name = f"{q.name}/attention"
         inputs = [q.name, k.name, v.name]
         if self.target.attention == "MultiHeadAttention":
-            return self.graph.node(
+            y = self.graph.node(
                 "MultiHeadAttention",
                 inputs,
                 name,
@@ -224,15 +248,22 @@ class OnnxOps(Recorder):
                 num_heads=heads,
                 unidirectional=int(causal),
             )
-        return self.graph.node(
-            "Attention",
-            inputs,
-            name,
-            q.shape,
-            q_num_heads=heads,
-            kv_num_heads=heads,
-            is_causal=int(causal),
-        )
+        else:
+            y = self.graph.node(
+                "Attention",
+                inputs,
+                name,
+                q.shape,
+                q_num_heads=heads,
+                kv_num_heads=heads,
+                is_causal=int(causal),
+            )
+        # Means over tokens: a factor for a channel of the values is one for the result's.
+        for use in self.graph.layers.values():
+            if use.output == v.name:
+                rows = (Fold(f"{use.name}.weight", 0), Fold(f"{use.name}.bias", 0))
+                self.graph.folds[y.name] = rows if use.bias else rows[:1]
+        return y
 
     def concat(self, a: Value, b: Value) -> Value:
         shape = (a.shape[0], a.channels + b.channels, *a.shape[2:])
@@ -264,9 +295,12 @@ class OnnxOps(Recorder):
             f"{x.name}/flat",
             (batch, channels, tokens),
         )
-        return self.graph.node(
+        y = self.graph.node(
             "Transpose", [y.name], f"{x.name}/tokens", (batch, tokens, channels), perm=[0, 2, 1]
         )
+        if x.name in self.graph.folds:
+            self.graph.folds[y.name] = self.graph.folds[x.name]
+        return y
 
     def to_map(self, x: Value, like: Value) -> Value:
         batch, tokens, channels = x.shape

@@ -19,6 +19,8 @@ TYPES = {
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
     "int64": TensorProto.INT64,
+    "int8": TensorProto.INT8,
+    "uint8": TensorProto.UINT8,
 }
 
 
@@ -34,12 +36,16 @@ def model_proto(
     entries: Mapping[str, TensorEntry],
     location: str,
     name: str,
+    shown: Sequence[str] = (),
 ) -> tuple[onnx.ModelProto, list[Value], list[Value]]:
     """Some or all nodes of a graph as a model, with its inputs and outputs.
 
-    ``entries`` says where each weight lies in the file called ``location``.
+    ``entries`` says where each weight lies in the file called ``location``; ``shown`` are values
+    to give as well, where the nodes make them.
     """
     takes, gives = graph.boundary(nodes)
+    made = {name for node in nodes for name in node.outputs} - {value.name for value in gives}
+    gives += [graph.values[name] for name in shown if name in made]
     used = dict.fromkeys(name for node in nodes for name in node.inputs)
     initializers = [_external(key, entries[key], location) for key in used if key in graph.weights]
     initializers += [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 
+from sdlite.manifest import Layer
 from sdlite.types import Array
 from sdlite_export.emit.graph import Graph, WeightNeed, stored_dtype
 from sdlite_export.emit.targets import Target
@@ -14,15 +16,30 @@ from sdlite_export.ops import Value
 FLOAT = 1
 
 
+def scale_name(weight: str) -> str:
+    """Name of the tensor that holds the steps of an 8-bit weight."""
+    return f"{weight}_scale"
+
+
 class Recorder:
     """A graph being recorded for one target and weight precision.
 
     Widened weights and shapes are kept by segment, so that none of them crosses a cut.
     """
 
-    def __init__(self, target: Target, precision: str) -> None:
+    def __init__(
+        self, target: Target, precision: str, layers: Mapping[str, Layer] | None = None
+    ) -> None:
+        """Begin a graph.
+
+        Args:
+            target: what it is written in.
+            precision: ``fp16`` or ``fp32``, of weights that are not in 8 bits.
+            layers: which layers are in 8 bits, and the ranges of their inputs.
+        """
         self.target = target
         self.precision = precision
+        self.quantized = layers or {}
         self.graph = Graph()
         self.memo: dict[tuple[int, str], str] = {}
 
@@ -40,6 +57,58 @@ class Recorder:
         if memo not in self.memo:
             self.memo[memo] = self.graph.node("Cast", [key], f"{key}/float32", shape, to=FLOAT).name
         return self.memo[memo]
+
+    def layer_weight(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        layout: Literal["source", "transposed"] = "source",
+    ) -> str:
+        """The weight of a layer as float32, from 8 bits where the layer is stored so."""
+        key = f"{name}.weight"
+        if self.precision_of(name) == "fp16":
+            return self.weight(key, shape, layout)
+        memo = (self.graph.segment, key)
+        if memo not in self.memo:
+            self.ask(key, WeightNeed(shape, layout, "int8"))
+            scale = scale_name(key)
+            self.ask(scale, WeightNeed(shape[:1], kind="given"))
+            axis = 1 if layout == "transposed" else 0
+            wide = self.graph.node(
+                "DequantizeLinear", [key, scale], f"{key}/float32", shape, axis=axis
+            )
+            self.memo[memo] = wide.name
+        return self.memo[memo]
+
+    def layer_input(self, x: Value, name: str) -> Value:
+        """The input of a layer, rounded to 8 bits where it is computed so.
+
+        The pair of operations is what engines recognise: they compute the layer in integers.
+        """
+        layer = self.quantized.get(name)
+        if layer is None or layer.precision != "w8a8":
+            return x
+        if name not in self.graph.layers:
+            raise ValueError(f"layer {name} has a range and was not recorded")
+        if not self.target.narrow_inputs(len(self.graph.layers[name].shape)):
+            return x
+        memo = (self.graph.segment, f"8 bits of {x.name} {layer.scale!r} {layer.zero_point}")
+        if memo not in self.memo:
+            step = self.constant(f"step_{layer.scale!r}", np.array(layer.scale, np.float32))
+            zero = self.constant(f"zero_{layer.zero_point}", np.array(layer.zero_point, np.uint8))
+            narrow = self.graph.node(
+                "QuantizeLinear", [x.name, step, zero], f"{x.name}/uint8", x.shape, "uint8"
+            )
+            wide = self.graph.node(
+                "DequantizeLinear", [narrow.name, step, zero], f"{x.name}/rounded", x.shape
+            )
+            self.memo[memo] = wide.name
+        return self.graph.values[self.memo[memo]]
+
+    def precision_of(self, name: str) -> str:
+        """Precision of a layer: ``w8a8``, ``w8`` or ``fp16``."""
+        layer = self.quantized.get(name)
+        return "fp16" if layer is None else layer.precision
 
     def ask(self, key: str, need: WeightNeed) -> None:
         """Note that the graph needs a weight; it has one shape and layout."""

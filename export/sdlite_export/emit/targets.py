@@ -22,6 +22,12 @@ class Target:
     """Operation group normalisation is built on."""
     sigmoid_gate: Literal["Mul", "QuickGelu"]
     """How ``x * sigmoid(a x)`` is written."""
+    narrow_convs: bool = True
+    """Whether inputs of convolutions are rounded to 8 bits where calibration gave a range."""
+
+    def narrow_inputs(self, rank: int) -> bool:
+        """Whether the input of a layer whose weight has ``rank`` axes is rounded to 8 bits."""
+        return rank == 2 or self.narrow_convs
 
 
 PLAIN = Target(23, 11, (), "Attention", "GroupNormalization", "Mul")

@@ -1,0 +1,150 @@
+"""Draw a few pictures with a new package and note what its layers take in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdlite import registry
+from sdlite.engine import Runtime
+from sdlite.errors import RuntimeUnavailable, SourceError
+from sdlite.manifest import Calibration
+from sdlite.package import Package
+from sdlite.pipeline import Pipeline
+from sdlite.planner import Budget, Preferences
+from sdlite.types import Device, Request
+from sdlite_export.emit.components import Plan
+from sdlite_export.observe import VARIANT, ObservingRuntime, write_pieces
+from sdlite_export.statistics import Statistics
+
+log = logging.getLogger("sdlite.export")
+
+ENGINES = ("onnxruntime", "openvino")
+"""Engines that can be looked into, in the order they are preferred."""
+PROMPTS = (
+    "a photograph of an old man with a white beard in the street, portrait, sharp focus",
+    "a large red circle on a blue background",
+    "an oil painting of a castle on a hill by the sea at sunset, dramatic clouds",
+    "a small yellow star above a green square on a white background",
+    "a bowl of fruit on a wooden table, studio lighting, highly detailed",
+    "a cat sleeping on a green sofa, watercolour",
+    "city at night in the rain, neon signs, reflections, wide angle",
+    "line drawing of a bicycle, black ink on white paper",
+)
+"""Prompts that draw quite different pictures: faces, landscapes, flat colours, lines."""
+LARGE_BYTES = 100 << 20
+LARGE_PROMPTS = 2
+"""As many of them draw with a U-Net of more bytes than that: a call takes seconds."""
+STEPS = 10
+"""Steps of each picture, spread over all noise levels; ranges differ strongly between them."""
+SEED = 1
+ENOUGH = 1 << 50
+"""Bytes of memory the plan may count: pieces take a small part of what a plan foresees."""
+MAX_PROMPTS = 256
+MAX_PROMPT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What calibration found out."""
+
+    statistics: Statistics
+    """What layers took in."""
+    facts: Calibration
+    """How it was measured."""
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """Prompts of a text file, one a line; empty lines do not count. Raises ``SourceError``."""
+    try:
+        if path.stat().st_size > MAX_PROMPT_BYTES:
+            raise SourceError(f"{path} is larger than {MAX_PROMPT_BYTES >> 20} MiB")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SourceError(
+            f"cannot read calibration prompts {path}: {error.strerror or error}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path} is not UTF-8 text; give one prompt a line") from error
+    prompts = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not 1 <= len(prompts) <= MAX_PROMPTS:
+        raise SourceError(
+            f"{path} has {len(prompts)} prompts; calibration takes 1 to {MAX_PROMPTS}, one a line"
+        )
+    return prompts
+
+
+def find_engine() -> tuple[Runtime, Device]:
+    """An engine to run the model on, and its processor; raises ``RuntimeUnavailable``."""
+    reasons = []
+    for name in ENGINES:
+        try:
+            for device in registry.probe(name):
+                if device.name == "cpu":
+                    return registry.get(name), device
+        except RuntimeUnavailable as error:
+            reasons.append(str(error))
+    raise RuntimeUnavailable(
+        "int8 needs an engine that runs the model to measure its ranges: " + "; ".join(reasons),
+        f"{registry.INSTALL}; --precision w8 needs none",
+    )
+
+
+def calibrate(
+    root: Path,
+    plans: Mapping[str, Plan],
+    prompts: Sequence[str] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Looked:
+    """Draw pictures with the package at ``root`` and look at the components of ``plans``.
+
+    Args:
+        root: the package, complete.
+        plans: by component, how it was written.
+        prompts: what to draw; None takes some of the built-in ones.
+        progress: told pictures steps done and steps in all.
+
+    Raises:
+        CalibrationFailed: a layer took in numbers that are not finite.
+        RuntimeUnavailable: there is no engine to run the model.
+    """
+    runtime, device = find_engine()
+    package = Package.open(root)
+    large = package.weight_file("unet").file.size > LARGE_BYTES
+    chosen = tuple(prompts or PROMPTS[: LARGE_PROMPTS if large else None])
+    defaults = package.manifest.defaults
+    steps = min(STEPS, defaults.steps)
+    items = 2 if defaults.guidance > 1.0 else 1
+    counts = {"unet": len(chosen) * steps * items}
+    graphs = {name: plan.graphs[VARIANT] for name, plan in plans.items()}
+    calls = {name: counts.get(name, len(chosen)) for name in graphs}
+    statistics = Statistics(graphs, calls)
+    cut = {name: write_pieces(plan, root) for name, plan in plans.items()}
+    observing = ObservingRuntime(runtime, cut, statistics.watch)
+    try:
+        with Pipeline(
+            package,
+            [device],
+            Budget(max_memory=ENOUGH),
+            Preferences(runtime=device.runtime, device=device.name, memory_mode="normal"),
+            runtime=lambda _: observing,
+        ) as pipe:
+            for index, prompt in enumerate(chosen):
+                request = Request(prompt, steps=steps, seed=SEED + index)
+                pipe.generate(
+                    request,
+                    on_step=lambda step, index=index: (
+                        progress(index * step.total + step.index + 1, len(chosen) * step.total)
+                        if progress is not None
+                        else None
+                    ),
+                )
+    finally:
+        for pieces in cut.values():
+            for piece in pieces.pieces:
+                (root / piece.artifact.graph).unlink()
+    engine = f"{runtime.name} {runtime.version()}"
+    seen = max((record.calls for record in statistics.records.values()), default=0)
+    return Looked(statistics, Calibration(engine, len(chosen), steps, seen))
