@@ -19,8 +19,9 @@ from sdlite.types import Request
 from sdlite.weights.embeddings import TABLE, Embedding, open_embedding
 from sdlite.weights.files import open_tensor_file, short_hash
 from sdlite.weights.lora import Adapter, match, names_of
-from sdlite.weights.merge import Use, merge, read_stored, touched
+from sdlite.weights.merge import Use, merge, touched
 from sdlite.weights.names import TEXT_ENCODERS, Names
+from sdlite.weights.stored import read_stored
 
 KEPT = 16
 """Opened files remembered; only their headers are in memory."""

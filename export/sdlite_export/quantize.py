@@ -26,8 +26,10 @@ STRENGTHS = (0.0, 0.3, 0.5, 0.7)
 """How much of a channel's size goes into the weights."""
 CUTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 """Parts of the range that are tried."""
-WORST = 0.1
+WORST = 0.03
 """Largest relative error of a layer in 8 bits; layers beyond stay in 16."""
+WORTH = 1.25
+"""How much factors must lessen the square error to be used."""
 SAMPLED = 512
 """Output channels whose weights speak for all when a strength is chosen."""
 
@@ -109,15 +111,11 @@ def _decide(
     folds = graph.folds.get(value, ())
     free = len(users) == len(record.layers) and _only_layers(graph, value, users)
     strengths = STRENGTHS if folds and free else STRENGTHS[:1]
-    choice = min(
-        (_choice(record, weights, strength) for strength in strengths), key=lambda c: c.loss
-    )
-    errors = {use.name: _error(record, use, weights[use.name], choice) for use in users}
+    choice, errors = _best(record, users, weights, strengths)
     good = {name: error for name, error in errors.items() if error <= worst}
     if len(good) < len(errors) and choice.factors is not None:
         # Factors would have to go into layers in 16 bits too; without them each stands alone.
-        choice = _choice(record, weights, 0.0)
-        errors = {use.name: _error(record, use, weights[use.name], choice) for use in users}
+        choice, errors = _best(record, users, weights, STRENGTHS[:1])
     for use in users:
         error = round(errors[use.name], 5)
         if errors[use.name] > worst:
@@ -128,6 +126,26 @@ def _decide(
             )
     if choice.factors is not None:
         _fold(draft, graph, folds, users, choice.factors)
+
+
+def _best(
+    record: Record,
+    users: Sequence[LayerUse],
+    weights: Mapping[str, Float32],
+    strengths: Sequence[float],
+) -> tuple[Choice, dict[str, float]]:
+    """The strength with the least error over all layers, and the error of each with it.
+
+    Factors have to be worth it: what samples do not show grows with them.
+    """
+    found: list[tuple[float, Choice, dict[str, float]]] = []
+    for strength in strengths:
+        choice = _choice(record, weights, strength)
+        errors = {use.name: _error(record, use, weights[use.name], choice) for use in users}
+        total = sum(error**2 for error in errors.values()) * (WORTH if strength else 1.0)
+        found.append((total, choice, errors))
+    _, choice, errors = min(found, key=lambda item: item[0])
+    return choice, errors
 
 
 def round_step(scale: float) -> float:

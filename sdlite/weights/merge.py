@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from sdlite.errors import PackageCorrupt, SourceCorrupt, SourceError
+from sdlite.errors import SourceCorrupt
 from sdlite.hardware import describe
-from sdlite.manifest import TensorEntry
 from sdlite.package import Package
 from sdlite.types import Array, Float32
 from sdlite.weights.kinds import VECTORS, Misfit, bias_delta, delta, rank_of
 from sdlite.weights.lora import Adapter, Layer
 from sdlite.weights.names import Names
+from sdlite.weights.stored import read_tensor, store_tensor, stored_bytes
 
 MAX_WORKERS = 4
 """Layers merged at a time; each takes three float32 copies of its weight."""
@@ -45,14 +44,14 @@ class Use:
 
 def touched(package: Package, component: str, uses: Sequence[Use], names: Names) -> dict[str, int]:
     """Tensors of a component that would be replaced, with their bytes as stored."""
-    tensors = package.manifest.weights[component].tensors
+    weights = package.manifest.weights[component]
     found = {}
     for use in uses:
         for layer in use.adapter.layers:
             if layer.target.component == component and use.strength(layer, names) != 0.0:
                 for name in _names(layer):
-                    if name in tensors:
-                        found[name] = tensors[name].size
+                    if name in weights.tensors:
+                        found[name] = stored_bytes(weights, name)
     return found
 
 
@@ -64,7 +63,7 @@ def _names(layer: Layer) -> Iterator[str]:
 
 
 def merge(package: Package, component: str, uses: Sequence[Use], names: Names) -> dict[str, Array]:
-    """The tensors adapters change, changed: stored dtype and layout, everything else left out.
+    """The tensors adapters change, as the package stores them, everything else left out.
 
     What several adapters add is added up, each reckoned from the package's own weight, in float32.
 
@@ -100,13 +99,10 @@ def _merge_layer(
     merged: dict[str, Array] = {}
     weight, bias = f"{module}.weight", f"{module}.bias"
     if weight in wanted:
-        entry = _entry(package, component, weight)
-        turned = entry.layout == "transposed"
-        stored = read_stored(package, component, weight)
-        total = _weight_total((stored.T if turned else stored).astype(np.float32), entries)
-        merged[weight] = _store(total.T if turned else total, entry, weight)
+        total = _weight_total(read_tensor(package, component, weight), entries)
+        merged |= store_tensor(package, component, weight, total)
     if bias in wanted:
-        value = read_stored(package, component, bias).astype(np.float32)
+        value = read_tensor(package, component, bias)
         for use, layer, strength in entries:
             vectors = _read(use.adapter, layer, biases=True)
             added = bias_delta(vectors, _scale(use.adapter, layer))
@@ -114,7 +110,7 @@ def _merge_layer(
                 if added.size != value.size:
                     raise _misfit(use.adapter, layer, "its bias has another size")
                 value += np.float32(strength) * added
-        merged[bias] = _store(value, _entry(package, component, bias), bias)
+        merged |= store_tensor(package, component, bias, value)
     return merged
 
 
@@ -159,41 +155,3 @@ def _scale(adapter: Adapter, layer: Layer) -> float:
 def _misfit(adapter: Adapter, layer: Layer, what: str) -> SourceCorrupt:
     name = next(iter(layer.keys.values()))
     return SourceCorrupt(f"{adapter.file.path.name}: {name}: {what}")
-
-
-def _entry(package: Package, component: str, name: str) -> TensorEntry:
-    return package.manifest.weights[component].tensors[name]
-
-
-def read_stored(package: Package, component: str, name: str) -> Array:
-    """One tensor of a package as it is stored: a view of the file, not to be written to.
-
-    Raises ``PackageCorrupt`` when the file ends before it.
-    """
-    weights = package.manifest.weights[component]
-    entry = weights.tensors[name]
-    path = package.path(weights.file.path)
-    if path.stat().st_size < entry.offset + entry.size:
-        raise PackageCorrupt(f"{path} ends inside tensor {name}; export the package again")
-    count = math.prod(entry.shape)
-    flat = np.memmap(path, entry.dtype, "r", entry.offset, (count,))
-    return np.asarray(flat).reshape(entry.shape)
-
-
-def _store(value: Float32, entry: TensorEntry, name: str) -> Array:
-    whole = np.ascontiguousarray(value, np.float32)
-    with np.errstate(over="ignore"):
-        stored: Array = whole.astype(entry.dtype, copy=False)
-    if not _finite(stored):
-        raise SourceError(
-            f"the merged weight {name} is beyond {entry.dtype}; lower the strength, or use a "
-            "package exported with precision fp32"
-        )
-    return stored
-
-
-def _finite(value: Array) -> bool:
-    if value.dtype == np.float16:
-        # Thirty times as fast: in what is not finite all bits of the exponent are set.
-        return int((value.view(np.uint16) & np.uint16(0x7FFF)).max()) < 0x7C00
-    return bool(np.isfinite(value).all())

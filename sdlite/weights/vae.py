@@ -21,6 +21,7 @@ from sdlite.tensors.base import Tensors
 from sdlite.tensors.pickle import open_pickle
 from sdlite.tensors.safetensors import open_safetensors
 from sdlite.types import Array
+from sdlite.weights.stored import own_tensors, source_shape, store_tensor
 
 COMPONENTS = ("vae_decoder", "vae_encoder")
 PREFIXES = ("first_stage_model.", "vae.", "")
@@ -64,18 +65,18 @@ class Vae:
         Raises:
             SourceError: a weight does not fit the package's precision, or the file has changed.
         """
-        found = {}
-        for name, entry in package.weight_file(component).tensors.items():
-            array = self.tensors.read(self.names[name]).reshape(_source_shape(entry))
-            with np.errstate(over="ignore"):
-                cast = array.astype(entry.dtype)
-            if not np.isfinite(cast).all():
+        found: dict[str, Array] = {}
+        for name, entry in own_tensors(package.weight_file(component)).items():
+            array = self.tensors.read(self.names[name]).reshape(source_shape(entry))
+            try:
+                found |= store_tensor(
+                    package, component, name, array.astype(np.float32), change=False
+                )
+            except SourceError as error:
                 raise SourceError(
                     f"{self.name}: tensor {self.names[name]} has values beyond {entry.dtype}, "
                     "which the package's graphs take; export the model with --precision fp32"
-                )
-            turned = cast.T if entry.layout == "transposed" else cast
-            found[name] = np.ascontiguousarray(turned)
+                ) from error
         return found
 
     @property
@@ -111,7 +112,7 @@ def open_vae(path: Path, package: Package) -> Vae:
     wanted: dict[str, TensorEntry] = {}
     for component in COMPONENTS:
         if component in package.manifest.weights:
-            wanted |= package.weight_file(component).tensors
+            wanted |= own_tensors(package.weight_file(component))
     if not wanted:
         raise RequestError(
             f"{package.manifest.name} keeps its weights inside its graphs, so its VAE cannot be "
@@ -125,10 +126,10 @@ def open_vae(path: Path, package: Package) -> Vae:
         )
     for key, entry in wanted.items():
         shape = tensors.infos()[names[key]].shape
-        if _bare(shape) != _bare(_source_shape(entry)):
+        if _bare(shape) != _bare(source_shape(entry)):
             raise RequestError(
                 f"{path.name} is no autoencoder like that of {package.manifest.name}: tensor "
-                f"{names[key]} has shape {list(shape)}, {list(_source_shape(entry))} was expected"
+                f"{names[key]} has shape {list(shape)}, {list(source_shape(entry))} was expected"
             )
     return Vae(name, _hash(path), tensors, names)
 
@@ -160,10 +161,6 @@ def diffusers_name(name: str, levels: int) -> str:
     if "attn_1" in pieces:
         pieces = ["group_norm" if piece == "norm" else piece for piece in pieces]
     return ".".join(PARTS.get(piece, piece) for piece in pieces)
-
-
-def _source_shape(entry: TensorEntry) -> tuple[int, ...]:
-    return entry.shape[::-1] if entry.layout == "transposed" else entry.shape
 
 
 def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:

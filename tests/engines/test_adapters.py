@@ -157,7 +157,7 @@ def test_embeddings(pipe: sdlite.Pipeline, home: Path) -> None:
     rng = np.random.default_rng(0)
     package = pipe.package
     from sdlite.weights.embeddings import TABLE
-    from sdlite.weights.merge import read_stored
+    from sdlite.weights.stored import read_stored
 
     table = read_stored(package, "text_encoder", TABLE).astype(np.float32)
     (red,) = pipe._phases.adapters._tokenizers[0].tokenize(["red circle"])

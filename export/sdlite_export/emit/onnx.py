@@ -227,9 +227,7 @@ class OnnxOps(Recorder):
         value = self._slice(both, f"{name}/value", 0, channels, shape)
         gate = self._slice(both, f"{name}/gate", channels, 2 * channels, shape)
         gelu = self.gelu(gate)
-        y = self.graph.node("Mul", [value.name, gelu.name], f"{name}/gated", shape)
-        self.graph.folds[y.name] = (Fold(f"{name}.weight", 0), Fold(f"{name}.bias", 0))
-        return y
+        return self.graph.node("Mul", [value.name, gelu.name], f"{name}/gated", shape)
 
     def _slice(self, x: Value, name: str, start: int, stop: int, shape: Shape) -> Value:
         bounds = [self.int64([start]), self.int64([stop]), self.int64([-1])]
