@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sdlite import registry
 from sdlite.choices import CACHE_LIMIT
-from sdlite.engines import formats_of, is_large
+from sdlite.engines import formats_of, takes_openvino
 from sdlite.foreign import is_foreign, open_foreign
 from sdlite.hardware import describe
 from sdlite.home import compiled_folder, find_model
@@ -65,7 +65,7 @@ def load(
         registry.devices(
             runtime,
             formats_of(package),
-            first=not (is_large(package) or device or precision),
+            first=not (takes_openvino(package) or device or precision),
         ),
         Budget(max_memory=max_memory, max_vram=max_vram),
         Preferences(

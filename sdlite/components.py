@@ -16,6 +16,9 @@ from sdlite.package import Package
 from sdlite.planner import Placement
 from sdlite.types import Array, Denoise, Estimate, Float32
 
+FindRuntime = Callable[[str], Runtime]
+"""Gives the adapter of an engine by name."""
+
 
 @dataclass
 class Meter:
@@ -112,7 +115,7 @@ class Components:
     def __init__(
         self,
         package: Package,
-        runtime: Callable[[str], Runtime],
+        runtime: FindRuntime,
         replaced: Mapping[str, Callable[[], Mapping[str, Array]]] | None = None,
     ) -> None:
         self._package = package

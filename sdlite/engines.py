@@ -93,6 +93,18 @@ def is_large(package: Package) -> bool:
     return max(graphs, default=0) >= LARGE_BYTES
 
 
+def takes_openvino(package: Package) -> bool:
+    """Whether a model is worth looking for OpenVINO: a large one, or one in 8 bits."""
+    return is_large(package) or _in_eight_bits(package)
+
+
+def _in_eight_bits(package: Package) -> bool:
+    """Whether the U-Net's activations are in 8 bits: OpenVINO computes them so, ONNX Runtime takes
+    float32 for convolutions, and no more than as much time for the rest."""
+    unet = package.manifest.weights.get("unet")
+    return unet is not None and unet.precision == "int8"
+
+
 def memory_modes(device: Device, wanted: str) -> tuple[str, ...]:
     """Memory modes to try in order; raises ``RequestError`` when the device has not the wanted."""
     has = _modes(device)
@@ -208,12 +220,12 @@ def candidates(
     if memory_mode != "auto" and not named:
         able = [item for item in found if memory_mode in _modes(item)]
         found = able or found
-    if named or not is_large(package):
+    if named or not takes_openvino(package):
         return ((found[0], ()),)
     faster = [item for item in found if item.runtime == "openvino" and _measured(item)]
     others = [item for item in found if item not in faster]
     return (
-        *((item, (_why(item),)) for item in faster[:1]),
+        *((item, (_why(item, package),)) for item in faster[:1]),
         *((item, ()) for item in others[:1]),
     )
 
@@ -273,7 +285,9 @@ def _measured(device: Device) -> bool:
     return device.name == "cpu" and device.precisions[0] != "fp16"
 
 
-def _why(device: Device) -> str:
+def _why(device: Device, package: Package) -> str:
+    if _in_eight_bits(package):
+        return "openvino, because it computes what this package has in 8 bits in 8 bits"
     if device.precisions[0] == "bf16":
         return (
             "openvino, because it computes in bf16 on this processor, "

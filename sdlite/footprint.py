@@ -20,6 +20,10 @@ OPENVINO_NARROW = 0.6
 """Activations in 16 bits against those of float32: most tensors are half as large."""
 SCORE_BYTES = 2 * 8 * 4
 """For a pair of cells, where attention is not fused: 8 heads' scores in float32, and a copy."""
+STORED_BYTES = {"fp16": 2, "int8": 1, "w8": 1}
+"""Bytes of most numbers of a weight file by its precision; 4 for others."""
+OPENING_INT8 = 5.0
+"""Private bytes for each byte of 8-bit weights while ONNX Runtime opens them normally."""
 FLASH = ("fused", "segment")
 """Variants whose attention never holds all scores."""
 
@@ -66,8 +70,11 @@ def component_bytes(
     if runtime == "openvino":
         # It packs the weights for what it computes in, and reads them from pages of the file.
         narrow = precision in ("bf16", "fp16")
-        elements = stored // (2 if artifacts[0].precision == "fp16" else 4)
-        packed = int(elements * (2 if narrow else 4) * OPENVINO_WEIGHTS)
+        elements = stored // STORED_BYTES.get(artifacts[0].precision, 4)
+        wide = 2 if narrow else 4
+        # What is computed in 8 bits stays so; of weights alone in 8 bits convolutions' are widened.
+        share = {"int8": 1.0, "w8": (1.0 + wide) / 2}.get(artifacts[0].precision, wide)
+        packed = int(elements * share * OPENVINO_WEIGHTS)
         return packed + int(activations * (OPENVINO_NARROW if narrow else 1.0)), stored
     # Opened normally, ONNX Runtime keeps its own packed fp32 copy of every weight; mapped, the
     # weights stay pages of the file, and of narrow ones a wide copy lives during each call.
@@ -106,7 +113,8 @@ def weight_bytes(
         precision = artifacts[0].precision
     else:
         size, precision = weights.file.size, weights.precision
-    return size, int(size * OPENING_FP16) if precision == "fp16" else size
+    opening = {"fp16": OPENING_FP16, "int8": OPENING_INT8, "w8": OPENING_INT8}
+    return size, int(size * opening.get(precision, 1.0))
 
 
 def activation_bytes(artifact: Artifact, manifest: Manifest, area: int, batch: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from PIL import Image
 
 from sdlite.adapters import NOTHING, Adapters, Applied
 from sdlite.calls import Predictor, in_calls_of
-from sdlite.components import Components, Meter
+from sdlite.components import Components, FindRuntime, Meter
 from sdlite.control.scales import switches
 from sdlite.control.steer import steer
 from sdlite.edit.request import Stage
@@ -28,7 +28,7 @@ from sdlite.edit.start import (
     starting_latents,
     with_picture,
 )
-from sdlite.engine import Runtime, Session
+from sdlite.engine import Session
 from sdlite.errors import Cancelled, NotFinite, PackageInvalid, RequestError
 from sdlite.image.canvas import Canvas
 from sdlite.image.pictures import from_picture, to_pictures
@@ -74,10 +74,7 @@ class Phases:
     """
 
     def __init__(
-        self,
-        package: Package,
-        vae: Vae | None = None,
-        runtime: Callable[[str], Runtime] = get_runtime,
+        self, package: Package, vae: Vae | None = None, runtime: FindRuntime = get_runtime
     ) -> None:
         self._package = package
         replaced = {}

@@ -15,10 +15,11 @@ from PIL import Image
 
 from sdlite import __version__, safety
 from sdlite.adapters import Applied, hashes_of
+from sdlite.components import FindRuntime
 from sdlite.control.steer import components_of
 from sdlite.controls import Control
 from sdlite.edit.request import Stage, stages_of
-from sdlite.engine import LoadOptions, Runtime
+from sdlite.engine import LoadOptions
 from sdlite.errors import RequestError
 from sdlite.ladder import Ladder
 from sdlite.loras import LoraUse
@@ -72,7 +73,7 @@ class Pipeline:
         budget: Budget,
         preferences: Preferences,
         vae: Vae | None = None,
-        runtime: Callable[[str], Runtime] = get_runtime,
+        runtime: FindRuntime = get_runtime,
     ) -> None:
         check(package, devices, preferences)
         self.package = package

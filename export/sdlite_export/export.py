@@ -238,7 +238,8 @@ def plan_package(
         if precision == "w8" and not part.name.startswith("vae_"):
             recipe = weights_only(plain_graph(part))
         if recipe is not None:
-            plans.append(plan_component(part, precision, recipe))
+            whole = any(layer.precision == "w8a8" for layer in recipe.layers.values())
+            plans.append(plan_component(part, "int8" if whole else "w8", recipe))
         else:
             plans.append(plan_component(part, "fp32" if precision == "fp32" else "fp16"))
     check_checkpoint(checkpoint, plans)

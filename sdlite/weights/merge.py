@@ -15,7 +15,7 @@ from sdlite.types import Array, Float32
 from sdlite.weights.kinds import VECTORS, Misfit, bias_delta, delta, rank_of
 from sdlite.weights.lora import Adapter, Layer
 from sdlite.weights.names import Names
-from sdlite.weights.stored import read_tensor, store_tensor, stored_bytes
+from sdlite.weights.stored import read_tensor, store_tensor, stored_names
 
 MAX_WORKERS = 4
 """Layers merged at a time; each takes three float32 copies of its weight."""
@@ -44,14 +44,15 @@ class Use:
 
 def touched(package: Package, component: str, uses: Sequence[Use], names: Names) -> dict[str, int]:
     """Tensors of a component that would be replaced, with their bytes as stored."""
-    weights = package.manifest.weights[component]
+    tensors = package.manifest.weights[component].tensors
     found = {}
     for use in uses:
         for layer in use.adapter.layers:
             if layer.target.component == component and use.strength(layer, names) != 0.0:
                 for name in _names(layer):
-                    if name in weights.tensors:
-                        found[name] = stored_bytes(weights, name)
+                    if name in tensors:
+                        for part in stored_names(name, tensors[name]):
+                            found[part] = tensors[part].size
     return found
 
 

@@ -34,10 +34,9 @@ def source_shape(entry: TensorEntry) -> tuple[int, ...]:
     return entry.shape[::-1] if entry.layout == "transposed" else entry.shape
 
 
-def stored_bytes(weights: WeightFile, name: str) -> int:
-    """Bytes of a tensor as stored, and of the steps that change with it."""
-    entry = weights.tensors[name]
-    return entry.size + (0 if entry.scale is None else weights.tensors[entry.scale].size)
+def stored_names(name: str, entry: TensorEntry) -> tuple[str, ...]:
+    """The tensors of the file that change with one of the state dict: itself, and its steps."""
+    return (name,) if entry.scale is None else (name, entry.scale)
 
 
 def read_stored(package: Package, component: str, name: str) -> Array:
