@@ -8,6 +8,8 @@ MEMORY_MODES = ("auto", "normal", "mapped")
 """How weights are held: as the machine allows, in memory, or in their file."""
 PRECISIONS = ("fp32", "fp16", "int8", "w8")
 """Number formats of stored weights; ``int8`` stores ranges of activations too."""
+WHOLE_PRECISIONS = ("fp32", "fp16")
+"""Number formats of weights that no layer has in 8 bits."""
 COMPUTE_PRECISIONS = ("fp32", "bf16", "fp16")
 """Number formats engines compute in."""
 DECODERS = ("full", "tiny")

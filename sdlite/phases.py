@@ -29,7 +29,7 @@ from sdlite.edit.start import (
     with_picture,
 )
 from sdlite.engine import Session
-from sdlite.errors import Cancelled, NotFinite, PackageInvalid, RequestError
+from sdlite.errors import Cancelled, NotFinite, RequestError
 from sdlite.image.canvas import Canvas
 from sdlite.image.pictures import from_picture, to_pictures
 from sdlite.package import Package
@@ -60,8 +60,7 @@ from sdlite.sampling import (
 from sdlite.seamless import with_edges
 from sdlite.text.conditioning import Conditioning, condition, with_added
 from sdlite.text.encoder import Encode, Encoder
-from sdlite.text.labels import encoding_of, guidance_embedding, labels_of
-from sdlite.text.tokenizer import ClipTokenizer
+from sdlite.text.labels import encoding_of, guidance_embedding, labels_of, tokenizers_of
 from sdlite.types import Denoise, Float32, Request, SamplerState, Step
 from sdlite.weights.vae import COMPONENTS as VAE
 from sdlite.weights.vae import Vae
@@ -83,16 +82,7 @@ class Phases:
                 replaced[part] = partial(vae.weights, package, part)
         self._components = Components(package, runtime, replaced)
         self._levels = NoiseLevels.from_table(package.manifest.noise)
-        self._tokenizers = [
-            ClipTokenizer.from_package(package, index)
-            for index in range(len(package.manifest.tokenizers))
-        ]
-        if len(self._tokenizers) != len(encoding_of(package.manifest).encoders):
-            raise PackageInvalid(
-                f"{package.root} has {len(self._tokenizers)} tokenizers, family "
-                f"{package.manifest.family} needs {len(encoding_of(package.manifest).encoders)}; "
-                "export it again"
-            )
+        self._tokenizers = tokenizers_of(package)
         self.adapters = Adapters(package, self._tokenizers)
 
     def release(self) -> None:

@@ -14,6 +14,7 @@ from typing import cast
 
 from sdlite import memory
 from sdlite.adapterentry import CONTROL, AdapterEntry
+from sdlite.choices import WHOLE_PRECISIONS
 from sdlite.destination import check_replaceable, package_folder
 from sdlite.engine import Artifact
 from sdlite.errors import RequestError, UnknownName
@@ -38,7 +39,6 @@ from sdlite_export.emit.components import (
 from sdlite_export.emit.extend import UnetPlaces, extended, unet_places
 from sdlite_export.export import (
     GRAPH_ALLOWANCE,
-    PRECISIONS,
     Progress,
     write_manifest,
 )
@@ -105,8 +105,8 @@ def add_adapter(
         OutputError: the folder cannot be written.
     """
     started = time.monotonic()
-    if precision not in PRECISIONS:
-        raise UnknownName("precision", precision, PRECISIONS)
+    if precision not in WHOLE_PRECISIONS:
+        raise UnknownName("precision", precision, WHOLE_PRECISIONS)
     adapter = open_adapter(Path(source))
     opened = Package.open(Path(package))
     name = adapter.name if name is None else name
@@ -168,7 +168,7 @@ def _add(
         f"{component}/{WEIGHTS}",
         report,
     )
-    artifacts = [*manifest.artifacts, *write_graphs(plan, folder, precision, sizes)]
+    artifacts = [*manifest.artifacts, *write_graphs(plan, folder, sizes)]
     artifacts += _extended(package, manifest, places, EXTENSIONS[adapter.kind], folder, sizes)
     added = AdapterEntry(
         name=name,

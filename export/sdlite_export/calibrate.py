@@ -14,7 +14,7 @@ from sdlite.manifest import Calibration
 from sdlite.package import Package
 from sdlite.pipeline import Pipeline
 from sdlite.planner import Budget, Preferences
-from sdlite.types import Device, Request
+from sdlite.types import Device, Request, Step
 from sdlite_export.emit.components import Plan
 from sdlite_export.observe import VARIANT, ObservingRuntime, write_pieces
 from sdlite_export.statistics import Statistics
@@ -131,16 +131,16 @@ def calibrate(
             Preferences(runtime=device.runtime, device=device.name, memory_mode="normal"),
             runtime=lambda _: observing,
         ) as pipe:
+            done = 0
+
+            def told(step: Step) -> None:
+                nonlocal done
+                done += 1
+                if progress is not None:
+                    progress(done, len(chosen) * step.total)
+
             for index, prompt in enumerate(chosen):
-                request = Request(prompt, steps=steps, seed=SEED + index)
-                pipe.generate(
-                    request,
-                    on_step=lambda step, index=index: (
-                        progress(index * step.total + step.index + 1, len(chosen) * step.total)
-                        if progress is not None
-                        else None
-                    ),
-                )
+                pipe.generate(Request(prompt, steps=steps, seed=SEED + index), on_step=told)
     finally:
         for pieces in cut.values():
             for piece in pieces.pieces:

@@ -54,8 +54,9 @@ class Choice:
 
     def rounded(self, x: Float32) -> Float32:
         """Numbers as 8 bits leave them; ``x`` is divided by the factors already."""
-        levels = np.rint(x / np.float32(self.scale)) + np.float32(self.zero_point)
-        return (np.clip(levels, 0, LEVELS) - np.float32(self.zero_point)) * np.float32(self.scale)
+        scale, zero = np.float32(self.scale), np.float32(self.zero_point)
+        levels: Float32 = np.clip(np.rint(x / scale) + zero, 0, LEVELS)
+        return (levels - zero) * scale
 
 
 @dataclass

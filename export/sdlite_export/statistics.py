@@ -100,9 +100,10 @@ class Statistics:
 
 def _rows(value: Array) -> Array:
     """One item's value as (places, channels)."""
+    rows: Array = value.reshape(-1, value.shape[-1])
     if value.ndim == 4:
-        return value[0].reshape(value.shape[1], -1).T
-    return value.reshape(-1, value.shape[-1])
+        rows = value[0].reshape(value.shape[1], -1).T
+    return rows
 
 
 def _patches(value: Array, use: LayerUse, count: int, rng: np.random.Generator) -> Array:

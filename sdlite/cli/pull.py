@@ -24,7 +24,9 @@ from sdlite.errors import OutputError, RequestError
 @click.argument("repo", metavar="ORG/NAME")
 @click.argument("dest", metavar="[DEST]", required=False)
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit. Default: the main branch.")
-@click.option("--precision", metavar="NAME", default="fp16", help="fp16 (the default) or fp32.")
+@click.option(
+    "--precision", metavar="NAME", default="fp16", help="fp16 (the default), fp32, int8 or w8."
+)
 @click.option("--no-export", is_flag=True, help="Only download; DEST is then that folder.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask; files and size are still shown.")
 @click.option("--progress/--no-progress", default=None, help="Show a bar. Default: in a terminal.")

@@ -18,7 +18,8 @@ def steps_of(value: Float32) -> Float32:
     """The step of each output channel (first axis) with which its largest weight is 127."""
     flat = value.reshape(len(value), -1)
     largest = np.maximum(flat.max(axis=1), -flat.min(axis=1))
-    return np.maximum(largest / np.float32(LIMIT), TINY).astype(np.float32, copy=False)
+    steps: Float32 = np.maximum(largest / np.float32(LIMIT), TINY).astype(np.float32, copy=False)
+    return steps
 
 
 def to_int8(value: Float32, steps: Float32) -> Int8:

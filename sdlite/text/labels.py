@@ -11,7 +11,10 @@ from typing import Literal
 
 import numpy as np
 
+from sdlite.errors import PackageInvalid
 from sdlite.manifest import Manifest
+from sdlite.package import Package
+from sdlite.text.tokenizer import ClipTokenizer
 from sdlite.types import Float32
 
 GUIDANCE_FACTOR = 1000.0
@@ -81,3 +84,18 @@ def guidance_embedding(guidance: float, width: int) -> Float32:
     row = np.zeros((1, width), np.float32)
     row[0, :half], row[0, half : 2 * half] = np.sin(angles), np.cos(angles)
     return row
+
+
+def tokenizers_of(package: Package) -> list[ClipTokenizer]:
+    """The tokenizer of each text encoder; raises ``PackageInvalid`` when they are not as many."""
+    tokenizers = [
+        ClipTokenizer.from_package(package, index)
+        for index in range(len(package.manifest.tokenizers))
+    ]
+    if len(tokenizers) != len(encoding_of(package.manifest).encoders):
+        raise PackageInvalid(
+            f"{package.root} has {len(tokenizers)} tokenizers, family "
+            f"{package.manifest.family} needs {len(encoding_of(package.manifest).encoders)}; "
+            "export it again"
+        )
+    return tokenizers

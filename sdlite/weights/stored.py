@@ -58,13 +58,15 @@ def read_tensor(package: Package, component: str, name: str) -> Float32:
     """One tensor as the state dict has it, as float32."""
     entry = package.manifest.weights[component].tensors[name]
     stored = read_stored(package, component, name)
-    value = stored.T if entry.layout == "transposed" else stored
+    turned = stored.T if entry.layout == "transposed" else stored
     if entry.scale is not None:
-        value = from_int8(value, _vector(package, component, entry.scale))
+        value = from_int8(turned, _vector(package, component, entry.scale))
     else:
-        value = value.astype(np.float32)
+        value = turned.astype(np.float32)
     factors = _factors(package, component, entry, value.ndim)
-    return value if factors is None else value / factors
+    if factors is not None:
+        value /= factors
+    return value
 
 
 def store_tensor(

@@ -163,19 +163,20 @@ def apart(found: Array, expected: Array) -> float:
 
 def test_answers_stay(tiny_package: Package, int8: Package, w8: Package) -> None:
     whole = answer(tiny_package)
-    assert apart(answer(w8), whole) < 0.01
-    assert apart(answer(int8), whole) < 0.08
+    assert apart(answer(w8), whole) < 0.05
+    assert apart(answer(int8), whole) < 0.2
     for variant in ("fused", "segment"):
-        assert apart(answer(w8, variant=variant), whole) < 0.01
-        assert apart(answer(int8, variant=variant), whole) < 0.08
+        assert apart(answer(w8, variant=variant), whole) < 0.05
+        assert apart(answer(int8, variant=variant), whole) < 0.2
     assert psnr(drawn(tiny_package), drawn(w8, memory_mode="mapped")) > 40
 
 
 def test_openvino_computes_in_8_bits(tiny_package: Package, int8: Package, w8: Package) -> None:
     pytest.importorskip("openvino")
     whole = answer(tiny_package)
-    assert apart(answer(w8, "openvino"), whole) < 0.01
-    assert apart(answer(int8, "openvino"), whole) < 0.08
+    assert apart(answer(w8, "openvino"), whole) < 0.05
+    assert apart(answer(int8, "openvino"), whole) < 0.2
+    assert apart(answer(int8, "openvino"), answer(int8)) < 1e-3
     from sdlite_runtimes import ovsupport
 
     core = ovsupport.core()
