@@ -315,8 +315,8 @@ def _check_distinct(where: Path, artifacts: Sequence[Artifact]) -> None:
 def least_reader(manifest: Manifest) -> int:
     """The least package version whose readers understand a manifest.
 
-    Version 2 added families but ``sd1``; version 3 adapters, graphs of several files and 8-bit
-    weights; and both every field of theirs that ``schema.encode`` leaves out while it has its default.
+    Version 2 added families but ``sd1``; version 3 adapters, graphs of several files and weights in
+    8 bits; and both every field of theirs that ``schema.encode`` leaves out at its default.
     """
     if any(weights.layers for weights in manifest.weights.values()):
         return 3

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from sdlite import memory
+from sdlite.choices import WHOLE_PRECISIONS
 from sdlite.destination import check_replaceable, package_folder
 from sdlite.errors import RequestError, UnknownName
 from sdlite.manifest import WeightFile
@@ -21,7 +22,7 @@ from sdlite_export.emit.components import (
     reference_sizes,
     write_graphs,
 )
-from sdlite_export.export import GRAPH_ALLOWANCE, PRECISIONS, Progress, write_manifest
+from sdlite_export.export import GRAPH_ALLOWANCE, Progress, write_manifest
 from sdlite_export.ops import TinyOps
 from sdlite_export.source.tiny import TinySource, open_tiny
 from sdlite_export.weights import check_weights, write_weights
@@ -78,8 +79,8 @@ def add_tiny_vae(
         OutputError: the folder cannot be written.
     """
     started = time.monotonic()
-    if precision not in PRECISIONS:
-        raise UnknownName("precision", precision, PRECISIONS)
+    if precision not in WHOLE_PRECISIONS:
+        raise UnknownName("precision", precision, WHOLE_PRECISIONS)
     tiny = open_tiny(Path(source))
     opened = Package.open(Path(package))
     manifest = opened.manifest
