@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from sdlite.manifest import Layer
 from sdlite_export.emit.onnx import OnnxOps
 from sdlite_export.emit.targets import Target
 from sdlite_export.ops import Dim, Value
@@ -19,8 +22,10 @@ class SeamlessOps(OnnxOps):
     usual, so one graph serves all directions.
     """
 
-    def __init__(self, target: Target, precision: str) -> None:
-        super().__init__(target, precision)
+    def __init__(
+        self, target: Target, precision: str, layers: Mapping[str, Layer] | None = None
+    ) -> None:
+        super().__init__(target, precision, layers)
         self._wrap = self.input(WRAP, (2,))
 
     def conv(
