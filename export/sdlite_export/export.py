@@ -62,6 +62,8 @@ FORMATS = ("onnx", "coreml")
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction")
 MEASURED = ("unet", "vae_decoder")
 """Components whose activations are in 8 bits too where the precision is ``int8``."""
+NARROW = ("unet", "text_encoder")
+"""What the names of components begin with whose weights alone can be in 8 bits: large ones."""
 GRAPH_ALLOWANCE = 16 << 20
 """Bytes kept free for graphs, tokenizer and manifest when disk space is checked."""
 
@@ -209,7 +211,7 @@ def narrow_package(
                 if part == name
             }
             recipes[name] = quantize(plan.graphs[VARIANT], records, reader(tensors))
-        elif not name.startswith("vae_"):
+        elif name.startswith(NARROW):
             recipes[name] = weights_only(plain_graph(plan.component))
     for name in whole:
         shutil.rmtree(folder / name)
@@ -235,7 +237,7 @@ def plan_package(
     plans = []
     for part in components(checkpoint):
         recipe = (recipes or {}).get(part.name)
-        if precision == "w8" and not part.name.startswith("vae_"):
+        if precision == "w8" and part.name.startswith(NARROW):
             recipe = weights_only(plain_graph(part))
         if recipe is not None:
             whole = any(layer.precision == "w8a8" for layer in recipe.layers.values())
