@@ -218,8 +218,10 @@ def schemathesis(program: Path, server: Running, examples: int, seed: int, found
     """Let schemathesis make requests of the published description, and check it."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.har"
+        # Not negative_data_rejection: bodies are read as leniently as in A1111, whose clients send
+        # 0 for false and "20" for 20; what is published is what they should send.
         checks = "status_code_conformance,content_type_conformance,response_schema_conformance"
-        checks += ",negative_data_rejection,unsupported_method"
+        checks += ",unsupported_method"
         command = [
             *(str(program), "run", f"http://127.0.0.1:{server.port}/openapi.json"),
             *("--checks", checks, "--max-examples", str(examples), "--seed", str(seed)),
