@@ -102,6 +102,8 @@ class LoadOptions:
     """Compute threads; None lets the engine decide."""
     memory_mode: str = "normal"
     """``normal`` (fastest) or ``mapped`` (weights stay evictable file pages)."""
+    frugal: bool = False
+    """Whether memory that is freed goes back to the system at once, at the cost of some time."""
     dimensions: Mapping[str, int] = field(default_factory=dict)
     """Values for free dimensions, by name; those given become static."""
     weights: Mapping[str, Array] = field(default_factory=dict)

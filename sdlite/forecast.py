@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from sdlite.planner import Placement, Plan
 from sdlite.profiles import QUALITY, find_profile
 from sdlite.request import sampling_of
 from sdlite.sampling import NoiseLevels, Sparing, noise_for
-from sdlite.types import Estimate, Float32, PhaseReport, Request, Result
+from sdlite.types import Estimate, Float32, Request, Result
 
 log = logging.getLogger("sdlite.forecast")
 
@@ -40,6 +40,8 @@ PHASES = {
 QUADRATIC = 0.25
 """Part of a U-Net call that grows with the square of the picture's area: attention (SD1.5 at
 512x512: 0.56 of 1.65 s, of which the larger part)."""
+USUAL_AREA = 512 * 512 / 1e6
+"""Megapixels at which it is that part."""
 KEPT = 500
 """Most timings kept, the newest."""
 
@@ -152,12 +154,11 @@ def forecast(
         phase = PHASES.get(placement.component, "text")
         count = calls.get(placement.component, 1)
         load, run, basis = (0.0, 0.0, "small") if phase == "text" else (None, None, "unknown")
-        timing = None if phase == "text" else _nearest(plan, placement, timings)
-        if timing is not None:
-            factor = _ratio(plan, placement, timing)
+        call = None if phase == "text" else call_seconds(plan, placement, timings)
+        if call is not None:
             part = _filled(plan, answers, count) if phase == "denoise" else 1.0
-            load, run = timing.load_seconds, count * timing.seconds * factor * part
-            basis = "measured" if factor == 1 else "scaled"
+            load, run = call.load_seconds, count * call.seconds * part
+            basis = "measured" if call.measured else "scaled"
         rows.append(
             Row(
                 phase,
@@ -174,6 +175,61 @@ def forecast(
             )
         )
     return Forecast(tuple(rows), plan.resident, plan.private_bytes, plan.peak_bytes, answers)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What an engine call will take."""
+
+    seconds: float
+    """The call."""
+    load_seconds: float
+    """Opening the graph."""
+    measured: bool
+    """Whether one of that size was timed; otherwise it follows from other sizes."""
+
+
+def call_seconds(plan: Plan, placement: Placement, timings: Sequence[Timing]) -> Call | None:
+    """What a call of a component takes in a plan; None when nothing like it ran here.
+
+    From timings of two sizes or more follow a part that grows with the area and one, attention,
+    that grows with its square; from those of one size, both with shares that are usual.
+    """
+    made_for = _made_for(placement)
+    same = [timing for timing in timings if timing.made_for == made_for]
+    if not same:
+        return None
+    batch, area = batch_of(plan, placement), _area(plan.shape.width, plan.shape.height)
+    size = (plan.shape.width, plan.shape.height, batch)
+    exact = [timing for timing in same if (timing.width, timing.height, timing.batch) == size]
+    if exact:
+        return Call(exact[-1].seconds, exact[-1].load_seconds, True)
+    nearest = min(same, key=lambda t: abs(np.log(area / _area(t.width, t.height))))
+    linear, square = _growth(placement, same)
+    ratio = (linear * area + square * area**2) * batch
+    there = _area(nearest.width, nearest.height)
+    ratio /= (linear * there + square * there**2) * nearest.batch
+    return Call(nearest.seconds * ratio, nearest.load_seconds, False)
+
+
+def _growth(placement: Placement, timings: Sequence[Timing]) -> tuple[float, float]:
+    """Shares of a call's time that grow with the area in megapixels, and with its square."""
+    if placement.component != "unet":
+        return 1.0, 0.0
+    usual = (1 - QUADRATIC) / USUAL_AREA, QUADRATIC / USUAL_AREA**2
+    areas = np.array([_area(t.width, t.height) for t in timings])
+    if len(set(areas)) < 2:
+        return usual
+    seconds = np.array([t.seconds / t.batch for t in timings])
+    # Weighted so that relative errors count: small pictures matter as much as large ones.
+    columns = np.stack([areas / seconds, areas**2 / seconds], axis=1)
+    (linear, square), *_ = np.linalg.lstsq(columns, np.ones(len(areas)), rcond=None)
+    return (float(linear), float(square)) if linear > 0 and square >= 0 else usual
+
+
+def _area(width: int, height: int) -> float:
+    """Megapixels."""
+    return width * height / 1e6
 
 
 def evaluations(request: Request, manifest: Manifest) -> Answers:
@@ -244,25 +300,46 @@ def learn(folder: Path, result: Result) -> None:
     for phase in result.phases:
         for placement in result.plan.placements if phase.calls else ():
             if PHASES.get(placement.component) == phase.name:
-                kept = _learned(kept, result.plan, placement, phase)
+                seconds = phase.engine_seconds / phase.calls
+                timing = timing_of(result.plan, placement, seconds, phase.load_seconds)
+                kept = _with(kept, timing)
+    _write(folder, kept)
+
+
+def keep(folder: Path, timing: Timing) -> None:
+    """Keep one timing, in the place of what was there for its size."""
+    _write(folder, _with(read(folder), timing))
+
+
+def timing_of(plan: Plan, placement: Placement, seconds: float, load_seconds: float) -> Timing:
+    """A timing of a component in a plan."""
+    shape = plan.shape
+    return Timing(
+        _made_for(placement),
+        shape.width,
+        shape.height,
+        batch_of(plan, placement),
+        seconds,
+        load_seconds,
+    )
+
+
+def _with(kept: list[Timing], timing: Timing) -> list[Timing]:
+    size = (timing.made_for, timing.width, timing.height, timing.batch)
+    same = [t for t in kept if (t.made_for, t.width, t.height, t.batch) == size]
+    if not timing.load_seconds and same:
+        # Components that stayed open took no time to open; what it took before still holds.
+        timing = replace(timing, load_seconds=same[-1].load_seconds)
+    return [t for t in kept if t not in same] + [timing]
+
+
+def _write(folder: Path, kept: list[Timing]) -> None:
     data = json.dumps([asdict(timing) for timing in kept[-KEPT:]], indent=0).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(_file(folder), data, overwrite=True)
     except (OSError, OutputError) as error:
         log.info("timings cannot be kept: %s", error)
-
-
-def _learned(
-    kept: list[Timing], plan: Plan, placement: Placement, phase: PhaseReport
-) -> list[Timing]:
-    made_for = _made_for(placement)
-    size = (made_for, plan.shape.width, plan.shape.height, _batch(plan, placement))
-    same = [t for t in kept if (t.made_for, t.width, t.height, t.batch) == size]
-    # Components that stayed open took no time to open; what it took before still holds.
-    load = phase.load_seconds or next((t.load_seconds for t in same), 0.0)
-    timing = Timing(*size, phase.engine_seconds / phase.calls, load)
-    return [t for t in kept if t not in same] + [timing]
 
 
 def _file(folder: Path) -> Path:
@@ -284,19 +361,6 @@ def _made_for(placement: Placement) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def _batch(plan: Plan, placement: Placement) -> int:
+def batch_of(plan: Plan, placement: Placement) -> int:
+    """Items in a call of a component."""
     return plan.call_batch if placement.component == "unet" else 1
-
-
-def _nearest(plan: Plan, placement: Placement, timings: list[Timing]) -> Timing | None:
-    made_for = _made_for(placement)
-    same = [timing for timing in timings if timing.made_for == made_for]
-    return min(same, key=lambda t: abs(np.log(_ratio(plan, placement, t))), default=None)
-
-
-def _ratio(plan: Plan, placement: Placement, timing: Timing) -> float:
-    """How much longer a call of the plan takes than the one that was timed."""
-    area = plan.shape.width * plan.shape.height / (timing.width * timing.height)
-    quadratic = QUADRATIC if placement.component == "unet" else 0.0
-    growth = area * (1 - quadratic) + area**2 * quadratic
-    return growth * _batch(plan, placement) / timing.batch

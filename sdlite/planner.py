@@ -30,7 +30,7 @@ __all__ = [
     "plan",
 ]
 
-BASE_BYTES = 110 << 20
+BASE_BYTES = 52 << 20
 """Interpreter, numpy, engine and tokenizer, before any model is opened."""
 AVAILABLE_SHARE = 0.8
 """Part of the memory free right now that a plan without a budget may use."""
@@ -160,6 +160,7 @@ class _Way:
     call_batch: int
     resident: bool
     tiles: int
+    frugal: bool
 
 
 def _ways(
@@ -191,7 +192,12 @@ def _ways(
                 "package has no graphs for that; export it again, or leave --vae-tiles out"
             )
         tiles = [wanted]
-    return [_Way(batch, resident, count) for batch, resident in held for count in tiles]
+    return [
+        _Way(batch, resident, count, frugal)
+        for frugal in ((False, True) if mode == "mapped" else (False,))
+        for batch, resident in held
+        for count in tiles
+    ]
 
 
 def has_tiles(package: Package) -> bool:
@@ -220,7 +226,7 @@ def _candidate(
             package,
             component,
             batch,
-            way.tiles if package.find(component, TILED) else 1,
+            way,
             shape,
             device,
             devices,
@@ -248,7 +254,7 @@ def _place(
     package: Package,
     component: str,
     batch: int,
-    tiles: int,
+    way: _Way,
     shape: RequestShape,
     main: Device,
     devices: Sequence[Device],
@@ -257,6 +263,7 @@ def _place(
     preferences: Preferences,
 ) -> Placement:
     helpers = [item for item in devices if item.runtime == main.runtime and item.name == "cpu"]
+    tiles = way.tiles if package.find(component, TILED) else 1
     variant = _variant(component, shape, tiles)
     steered = component == "unet" and bool(shape.controls)
     more = f"+{CONTROL}" if steered else ""
@@ -269,6 +276,7 @@ def _place(
     options = LoadOptions(
         threads=preferences.threads,
         memory_mode=mode,
+        frugal=way.frugal,
         # Tiles have a size of their own.
         dimensions={}
         if tiles > 1
@@ -281,7 +289,7 @@ def _place(
         cache_limit=preferences.cache_limit,
     )
     private, mapped = component_bytes(
-        package, artifacts, device.runtime, mode, precision, size, batch, tiles
+        package, artifacts, device.runtime, mode, precision, size, batch, tiles, way.frugal
     )
     if component in preferences.replaced:
         private += package.weight_file(component).file.size
@@ -332,6 +340,8 @@ def _reasons(
         names = " and ".join(p.component for p in tiled)
         why_tiles = "as asked" if preferences.vae_tiles else "to save on activations"
         reasons.append(f"{names} in {tiled[0].tiles} tiles, {why_tiles}")
+    if chosen.placement("unet").options.frugal:
+        reasons.append("freed memory goes back to the system at once, at the cost of some time")
     if chosen.shape.guided and chosen.call_batch == 1:
         fixed = chosen.placement("unet").device.fixed_sizes
         why_calls = "for steps without guidance" if chosen.shape.partly and fixed else None

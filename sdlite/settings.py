@@ -186,6 +186,15 @@ def memory_or_none(name: str, text: str) -> int:
     return 0 if text.strip().lower() in ("0", "off") else memory(name, text)
 
 
+def duration(name: str, text: str) -> float:
+    """``30s``: seconds; with s, m or h for seconds, minutes, hours."""
+    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*([smh]?)\s*", text, re.IGNORECASE)
+    value = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2].lower()] if match else 0
+    if not value > 0:
+        raise RequestError(f"{name} {_short(text)} is not a time, like 30s or 2m")
+    return value
+
+
 def folders(name: str, text: str) -> tuple[Path, ...]:
     """Folders, separated as in ``PATH``."""
     return tuple(Path(part) for part in text.split(os.pathsep) if part)
@@ -231,6 +240,7 @@ OPTIONS = {
         Option("precision", choice(COMPUTE_PRECISIONS), None, "what to compute in"),
         Option("max-memory", memory, None, "most memory to take, like 1.5G"),
         Option("vae", text_value, None, "another autoencoder than the model's"),
+        Option("deadline", duration, None, "time all pictures may take, like 30s"),
         Option("max-vram", memory, None, "most memory of a GPU to take"),
         Option("memory-mode", choice(MEMORY_MODES), "auto", "how weights are held"),
         Option("vae-tiles", whole(1, MOST_TILES), None, "tiles the autoencoder works in"),

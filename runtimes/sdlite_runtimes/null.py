@@ -89,7 +89,7 @@ class NullSession:
             wrong = ", ".join(sorted(known ^ set(inputs)))
             raise failure(self._artifact, "error", f"wrong inputs, missing or unknown: {wrong}")
         time.sleep(float(self._options.get("delay", "0")))
-        items = max((len(value) for value in inputs.values()), default=0)
+        items = max((len(value) for value in inputs.values() if np.ndim(value)), default=0)
         if items > int(self._options.get("most_items", items)):
             raise failure(self._artifact, "memory", f"simulated: {items} items are too many")
         how = self._options.get("fail_with", "error")

@@ -251,6 +251,7 @@ class Drawing:
 
     def _draw(self, cancel: threading.Event, writing: threading.Lock) -> None:
         import sdlite
+        from sdlite.cli.fitting import Fitting
         from sdlite.cli.progress import Preview, StepBar
         from sdlite.forecast import learn
         from sdlite.preview import map_for
@@ -285,7 +286,8 @@ class Drawing:
                 if shown is not None:
                     shown.step(step)
 
-            for request in self._requests(pipe):
+            fitted = Fitting(pipe, chosen["deadline"], self.total, self.quiet)
+            for request in map(fitted, self._requests(pipe)):
                 index = len(self.pictures)
                 if index == 0:
                     for line in pipe.plan(request).explain().splitlines():
@@ -294,11 +296,10 @@ class Drawing:
                 if shown is not None:
                     shown.begin(self.target, index)
                 result = self.work(pipe, request, on_step, cancel)
-                seed = result.seeds[0]
                 text = result.infotexts[0] if self.metadata else None
                 with writing:
                     path = self.target.save(index, result.images[0], text)
-                self.pictures.append(Picture(path, seed, result))
+                self.pictures.append(Picture(path, result.seeds[0], result))
                 learn(home.folders().cache, result)
                 if shown is not None:
                     shown.end(result.images[0])

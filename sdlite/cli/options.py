@@ -250,6 +250,11 @@ _RUNNING = (
         help="What to compute in: fp32, bf16 or fp16. Default: what is fast on the device.",
     ),
     setting("max-memory", metavar="BYTES", help="Most main memory to take, e.g. 1.5G or 900M."),
+    setting(
+        "deadline",
+        metavar="TIME",
+        help="Choose steps and size, where they are not given, to be done in TIME, like 30s or 2m.",
+    ),
     setting("max-vram", metavar="BYTES", help="Most of a GPU's own memory to take, e.g. 2.5G."),
     setting(
         "memory-mode",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @setting("runtime", metavar="NAME", complete=runtime_names, help="Engine.")
 @setting("device", metavar="NAME", help="Device of the engine.")
 @click.option(
-    "--measure", is_flag=True, help="Draw one step first, and forecast from what it took."
+    "--measure", is_flag=True, help="Measure what is unknown first, for at most 10 seconds."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @common
@@ -45,7 +45,7 @@ def plan(prompt: str, measure: bool, as_json: bool, **given: str | None) -> None
     """Print the phases of a picture of PROMPT: engine, device, precision, seconds, memory.
 
     Seconds come from pictures drawn before on this machine, at this size or, scaled, another; a
-    phase that never ran is unknown, and --measure draws one step to find out.
+    phase that never ran is unknown, and --measure runs it at small sizes to find out.
 
     \b
     Example:
@@ -54,6 +54,7 @@ def plan(prompt: str, measure: bool, as_json: bool, **given: str | None) -> None
     import sdlite
     from sdlite import forecast
     from sdlite import tune as tuning
+    from sdlite.calibrate import calibrate
     from sdlite.request import complete
 
     values = load_settings()
@@ -80,7 +81,7 @@ def plan(prompt: str, measure: bool, as_json: bool, **given: str | None) -> None
     with sdlite.load(chosen["model"], **loading) as pipe:
         made = pipe.plan(request)
         if measure:
-            forecast.learn(folder, pipe.generate(replace(request, steps=1, seed=0)))
+            calibrate(pipe.package, made, folder)
         full = complete(request, pipe.package.manifest)
         receipts = tuning.kept(folder, pipe.package)
         found = forecast.forecast(
@@ -113,7 +114,7 @@ def plan(prompt: str, measure: bool, as_json: bool, **given: str | None) -> None
     for line in tuning.explain(receipts, full, made):
         click.echo(line)
     more = f" for {pictures} pictures" if pictures > 1 else ""
-    time = "unknown; --measure draws one step to find out" if total is None else f"{total:.1f} s"
+    time = "unknown; --measure finds out" if total is None else f"{total:.1f} s"
     click.echo(f"time {time}{more}")
     click.echo(
         f"memory at most {readable(found.peak_bytes)}, of which {readable(found.private_bytes)} "

@@ -13,7 +13,7 @@ from tests.cli.conftest import Run
 def test_unknown_then_learned_from_a_picture(run: Run, home: Path) -> None:
     done = run("plan", "a", "--steps", "4")
     assert done.exit_code == 0, done.output
-    assert "time unknown; --measure draws one step to find out" in done.stdout
+    assert "time unknown; --measure finds out" in done.stdout
     assert "denoise  unet          null    null    -          4      -       -      unknown" in (
         done.stdout
     )

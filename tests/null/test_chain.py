@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from sdlite.chain import ChainSession, open_chain
+from sdlite.chain import ChainSession, _release_every, open_chain
 from sdlite.engine import Artifact, LoadOptions, TensorSpec
 from sdlite.errors import EngineError, PackageInvalid
 from sdlite.types import Array, Device
@@ -44,6 +44,21 @@ def chain_of(*sessions: Adds) -> ChainSession:
     for session in sessions:
         session.others = [other for other in sessions if other is not session]
     return ChainSession(sessions, lambda detail: EngineError("fake", "fake", "unet", "u", detail))
+
+
+def segments(activations: int, count: int = 46) -> list[Artifact]:
+    facts = ("unet", "onnx", "segment", "fp16", "g", 1, "", (), ())
+    return [Artifact(*facts, activation_bytes=activations)] * count
+
+
+def test_when_freed_memory_goes_back() -> None:
+    mapped = LoadOptions(memory_mode="mapped")
+    frugal = LoadOptions(memory_mode="mapped", frugal=True)
+    assert _release_every(segments(100 << 20), mapped) == 11
+    assert _release_every(segments(100 << 20), frugal) == 1
+    assert _release_every(segments(300 << 20), mapped) == 1
+    assert _release_every(segments(1, count=3), mapped) == 1
+    assert _release_every(segments(100 << 20), LoadOptions()) == 0
 
 
 def test_routes_by_name_and_drops_after_last_use() -> None:

@@ -82,14 +82,25 @@ def test_unknown_until_it_ran(pipe: Pipeline, tmp_path: Path) -> None:
     assert {row.basis for row in found.rows} == {"small", "measured"}
 
 
-def test_other_sizes_are_scaled_from_the_nearest(pipe: Pipeline, tmp_path: Path) -> None:
+def test_other_sizes_are_scaled_with_usual_shares(pipe: Pipeline, tmp_path: Path) -> None:
+    request = Request("a", seed=1, steps=1, width=512, height=512)
+    forecast.learn(tmp_path, drawn(pipe, request, 1.0, load=0.0))
+    found = forecasted(pipe, tmp_path, replace(request, height=1024))
+    rows = {row.phase: row for row in found.rows}
+    assert rows["denoise"].basis == "scaled"
+    assert rows["denoise"].run_seconds == pytest.approx(2 * 0.75 + 4 * 0.25)
+    assert rows["decode"].run_seconds == pytest.approx(2)
+
+
+def test_two_sizes_say_what_grows_with_the_square(pipe: Pipeline, tmp_path: Path) -> None:
     for side, seconds in ((64, 1.0), (256, 100.0)):
         request = Request("a", seed=1, steps=2, width=side, height=side)
         forecast.learn(tmp_path, drawn(pipe, request, seconds, load=0.0))
     found = forecasted(pipe, tmp_path, Request("a", steps=1, width=128, height=64))
     rows = {row.phase: row for row in found.rows}
     assert rows["denoise"].basis == "scaled"
-    assert rows["denoise"].run_seconds == pytest.approx(2 * 0.75 + 4 * 0.25)
+    # u + v = 1 at the small size, 16 u + 256 v = 100 at the large: u = 0.65, v = 0.35.
+    assert rows["denoise"].run_seconds == pytest.approx(2 * 0.65 + 4 * 0.35)
     assert rows["decode"].run_seconds == pytest.approx(2)
 
 

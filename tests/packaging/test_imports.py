@@ -62,9 +62,9 @@ LAYERS = (
         "seamless",
         "safety",
     ),
-    ("forecast",),
+    ("forecast", "calibrate"),
     ("phases", "run", "pipeline"),
-    ("tune", "api", "outpaint", "tiled", "grid", "bake"),
+    ("tune", "api", "outpaint", "tiled", "grid", "bake", "deadline"),
     ("doctor",),
     ("cli", "server"),
 )

@@ -46,9 +46,22 @@ class OnnxOps(Recorder):
     def finish(self) -> Graph:
         """Name the outputs and give the graph away; nothing may be added afterwards."""
         for name, x in self._outputs:
+            x = self._apart(x)
             self.graph.rename(x.name, name)
             self.graph.outputs.append(self.graph.values[name])
         return self.graph
+
+    def _apart(self, x: Value) -> Value:
+        """An output that a later segment also takes would end inside the chain: copy it."""
+        maker = next((node for node in self.graph.nodes if x.name in node.outputs), None)
+        if maker is None or all(
+            node.segment == maker.segment for node in self.graph.nodes if x.name in node.inputs
+        ):
+            return x
+        now, self.graph.segment = self.graph.segment, maker.segment
+        copy = self.graph.node("Identity", [x.name], f"{x.name}/output", x.shape, x.dtype)
+        self.graph.segment = now
+        return copy
 
     def cut(self) -> None:
         self.graph.segment += 1
