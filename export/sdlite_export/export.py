@@ -151,6 +151,9 @@ def export_package(
         find_engine()
     prompts = None if calibration is None else read_prompts(calibration)
     checkpoint = open_source(source, prediction)
+    if coreml is not None and checkpoint.safety is not None:
+        note = "the safety checker is left out, as packages for Core ML have none"
+        checkpoint = replace(checkpoint, notes=(*checkpoint.notes, note))
     if coreml is not None and coreml.size is not None:
         width, height = coreml.size
         defaults = replace(checkpoint.defaults, width=width, height=height)

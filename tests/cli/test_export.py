@@ -202,3 +202,23 @@ def test_pull_takes_the_answer(
     done = run("pull", "org/dream", "folder", "--no-export", input=answer)
     assert done.exit_code == code, done.output
     assert len(hub) == (code == 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--attention", "split_einsum"], "--attention is for --format coreml only"),
+        (["--size", "64x64"], "--size is for --format coreml only"),
+        (["--format", "coreml", "--palette", "5"], "--palette '5'"),
+        (["--format", "coreml", "--attention", "split"], "Known: original, split_einsum"),
+        (["--format", "coreml", "--size", "big"], "--size 'big'"),
+        (["--format", "coreml", "--precision", "fp32"], "stored in fp16"),
+        (["--format", "coreml", "--for", "shapes"], "--format is about checkpoints"),
+    ],
+)
+def test_core_ml_options(run: Run, tiny_checkpoint: Path, options: list[str], message: str) -> None:
+    done = run("export", str(tiny_checkpoint), "dest", *options)
+    assert done.exit_code != 0
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not Path("dest").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 
 pytest.importorskip("coremltools", reason="the extra [coreml] writes Core ML packages")
 pytest.importorskip("onnxruntime", reason="the packages are compared with ONNX Runtime")
+from sdlite_export.configs import ClipVisionConfig, SafetyConfig
 from sdlite_export.emit.coreml.mil import Attention
-from sdlite_export.emit.coreml.package import CoremlOptions, is_sensitive
+from sdlite_export.emit.coreml.package import CoremlOptions, is_sensitive, plan_coreml
 from sdlite_export.emit.coreml.palette import palettise
 from sdlite_export.emit.coreml.tape import Tape
 from sdlite_export.export import export_package, write_package
@@ -222,6 +224,16 @@ def test_options_of_the_other_format(tmp_path: Path, tiny_checkpoint: Path) -> N
         export_package(tiny_checkpoint, tmp_path / "x", coreml=CoremlOptions())
     with pytest.raises(RequestError, match="stored in fp16"):
         export_package(tiny_checkpoint, tmp_path / "x", precision="fp32", format="coreml")
+
+
+def test_a_safety_checker_is_left_out(tiny_checkpoint: Path) -> None:
+    checkpoint = open_source(tiny_checkpoint)
+    vision = ClipVisionConfig(8, 16, 1, 2, 32, 16, 8)
+    tensors = {**checkpoint.tensors, "safety_checker": checkpoint.tensors["vae"]}
+    checkpoint = replace(checkpoint, safety=SafetyConfig(vision, 1, 1), tensors=tensors)
+    plans = plan_coreml(checkpoint, CoremlOptions())
+    names = {plan.component.name for plan in plans}
+    assert names == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
 
 
 def test_a_graph_without_cuts_is_not_cut() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 from pathlib import Path
 
@@ -34,6 +34,8 @@ SENSITIVE = ("conv_in.", "conv_out.", "time_embedding.", "add_embedding.", "posi
 """Parts of the names of weights that get no palette: everything goes through them, and they are
 small."""
 SCRATCH = "weights.scratch"
+SAFETY = "safety_checker"
+"""The component that is left out: its vision transformer is not written for Core ML."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ def plan_coreml(checkpoint: Checkpoint, options: CoremlOptions) -> tuple[CoremlP
     sizes = reference_sizes(width, height, factor, tokens, len(checkpoint.unet.block_channels))
     plans = []
     for component in components(checkpoint):
+        if component.name == SAFETY:
+            continue
         tape = Tape(sizes)
         component.build(tape, "plain")
         unet = component.name == "unet"
@@ -124,7 +128,9 @@ def plan_coreml(checkpoint: Checkpoint, options: CoremlOptions) -> tuple[CoremlP
         pieces = tape.pieces(count)
         attention = options.attention if unet else "original"
         plans.append(CoremlPlan(component, tape, pieces, precision, attention, bits))
-    check_checkpoint(checkpoint, plans)
+    wanted = {plan.component.tensors for plan in plans}
+    tensors = {name: each for name, each in checkpoint.tensors.items() if name in wanted}
+    check_checkpoint(replace(checkpoint, tensors=tensors), plans)
     return tuple(plans)
 
 
