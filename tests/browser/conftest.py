@@ -84,9 +84,10 @@ class Running:
         assert self.url, "the server did not start"
 
     def kill(self) -> None:
-        """End it without a word, as a crash does."""
-        self.process.kill()
-        self.process.communicate()
+        """End it without a word, as a crash does, unless that was done."""
+        if self.process.returncode is None:
+            self.process.kill()
+            self.process.communicate()
 
     def next_key(self) -> str | None:
         """A key nobody used yet: whoever has it sees no jobs of other tests."""

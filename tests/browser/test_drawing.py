@@ -275,6 +275,20 @@ def test_saving_and_deleting(shared: Any, visit: Any, tmp_path: Path) -> None:
     page.wait_for_selector(RESULT)
 
 
+def test_actions_without_a_server(serve: Any, visit: Any) -> None:
+    server = serve()
+    page = visit(server)
+    draw(page)
+    server.kill()
+    page.click(".actions >> text=Continue")
+    page.wait_for_selector(".problem >> text=sdlite cannot be reached")
+    page.click(".problem >> text=Close")
+    page.click(".actions >> text=Delete")
+    page.click(".toast >> [aria-label=Close]")
+    page.wait_for_selector(".toast >> text=sdlite cannot be reached")
+    page.wait_for_selector(RESULT)
+
+
 def test_a_dropped_picture_brings_its_settings(shared: Any, visit: Any, tmp_path: Path) -> None:
     page = visit(shared)
     page.fill(SEED, "12")

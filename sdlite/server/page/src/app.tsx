@@ -7,7 +7,7 @@ import * as forecast from "./lib/forecast";
 import * as gallery from "./lib/gallery";
 import * as i18n from "./lib/i18n";
 import { t } from "./lib/i18n";
-import { report, resume } from "./lib/jobs";
+import { attempt, news, report, resume } from "./lib/jobs";
 import * as keys from "./lib/keys";
 import * as live from "./lib/live";
 import * as paint from "./lib/paint";
@@ -92,11 +92,11 @@ function acceptDrops(): void {
     const file = pictureIn(event.dataTransfer);
     if (!file) return;
     event.preventDefault();
-    void dropped(file);
+    void attempt(dropped(file));
   });
   addEventListener("paste", (event) => {
     const file = pictureIn(event.clipboardData);
-    if (file) void dropped(file);
+    if (file) void attempt(dropped(file));
   });
 }
 
@@ -119,6 +119,12 @@ async function start(): Promise<void> {
   gallery.begin();
   paint.begin();
   live.begin();
+  // Another tab, or a phone, may have drawn meanwhile.
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState !== "visible") return;
+    void attempt(resume());
+    news.value++;
+  });
   // After a lost connection everything may be otherwise.
   let first = true;
   effect(() => {

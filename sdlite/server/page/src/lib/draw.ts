@@ -1,6 +1,6 @@
 // What the button does, and what follows from a picture.
 import { signal } from "@preact/signals";
-import { call } from "./api";
+import { Failure, call } from "./api";
 import { t } from "./i18n";
 import { active, cancel, news, report, show, shown, submit } from "./jobs";
 import { copy, download, fetched, fileName, sourceOf } from "./pictures";
@@ -66,8 +66,9 @@ export async function settingsOf(image: string, keepSeed = true): Promise<boolea
     restore(found.settings, keepSeed);
     say(found.problems.length ? found.problems.join(" · ") : t("again.restored"));
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    if (error instanceof Failure && error.kind !== "offline") return false;
+    throw error;
   }
 }
 
@@ -114,17 +115,26 @@ export function remove(picture: Picture): void {
   const before = shown.peek();
   gone.value = new Set([...gone.peek(), picture.url]);
   show(before.filter((item) => item.url !== picture.url));
+  const putBack = () => {
+    const left = new Set(gone.peek());
+    left.delete(picture.url);
+    gone.value = left;
+    show(before);
+  };
   say(
     t("picture.deleted"),
     "info",
+    putBack,
     () => {
-      const left = new Set(gone.peek());
-      left.delete(picture.url);
-      gone.value = left;
-      show(before);
-    },
-    () => {
-      void fetch(picture.url, { method: "DELETE", keepalive: true }).then(() => news.value++);
+      // The page may be closing: the call has to outlive it.
+      const done = fetch(picture.url, { method: "DELETE", keepalive: true });
+      done.then(
+        () => news.value++,
+        () => {
+          putBack();
+          say(t("error.offline"), "error");
+        },
+      );
     },
   );
 }

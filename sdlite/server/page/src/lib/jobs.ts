@@ -80,12 +80,12 @@ export async function resume(): Promise<void> {
 
 export function picturesOf(job: Job): Picture[] {
   return job.images.map((image, number) => ({
+    width: job.width,
+    height: job.height,
     ...image,
     number,
     job: job.id,
     created: job.created,
-    width: job.width,
-    height: job.height,
   }));
 }
 
@@ -173,6 +173,15 @@ function end(job: Job): void {
 
 /** Called with every job that was drawn. */
 export const finished = new Set<(job: Job, before: string | undefined) => void>();
+
+/** Do what may fail, and show why it did. */
+export async function attempt(work: Promise<unknown>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    report(error);
+  }
+}
 
 export function report(error: unknown): void {
   if (error instanceof Failure) failed.value = { kind: error.kind, message: error.message };

@@ -1,4 +1,5 @@
 // Files, clipboard, canvases.
+import { Failure, lost } from "./api";
 import type { Picture } from "./types";
 import type { Source } from "./settings";
 
@@ -26,7 +27,18 @@ export async function sourceOf(blob: Blob): Promise<Source> {
   return { url, width: image.naturalWidth, height: image.naturalHeight, data: await base64(blob) };
 }
 
-export const fetched = async (picture: Picture): Promise<Blob> => (await fetch(picture.url)).blob();
+/** The file of a picture; throws a ``Failure`` when the server does not give it. */
+export async function fetched(picture: Picture): Promise<Blob> {
+  let answer: Response;
+  try {
+    answer = await fetch(picture.url);
+  } catch {
+    lost();
+    throw new Failure("offline", "");
+  }
+  if (!answer.ok) throw new Failure("gone", answer.statusText, answer.status);
+  return answer.blob();
+}
 
 export function download(url: string, name: string): void {
   const link = document.createElement("a");

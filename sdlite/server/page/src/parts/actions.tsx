@@ -11,6 +11,7 @@ import {
 } from "../lib/draw";
 import { t } from "../lib/i18n";
 import { recent } from "../lib/gallery";
+import { attempt } from "../lib/jobs";
 import { fetched } from "../lib/pictures";
 import { source } from "../lib/settings";
 import type { Picture } from "../lib/types";
@@ -47,7 +48,7 @@ export function Actions({ picture }: { picture: Picture }) {
       <Action
         icon="edit"
         label={t("actions.continue")}
-        act={() => void fetched(picture).then(continueFrom)}
+        act={() => void attempt(fetched(picture).then(continueFrom))}
       />
       <details class="menu">
         <summary class="action">
@@ -55,15 +56,15 @@ export function Actions({ picture }: { picture: Picture }) {
           <span>{t("actions.again")}</span>
         </summary>
         <div class="sheet">
-          <button type="button" onClick={() => void again(picture, true)}>
+          <button type="button" onClick={() => void attempt(again(picture, true))}>
             {t("again.same")}
           </button>
           {isDraft(picture) && (
-            <button type="button" onClick={() => void finish(picture)}>
+            <button type="button" onClick={() => void attempt(finish(picture))}>
               {t("again.finish")}
             </button>
           )}
-          <button type="button" onClick={() => void again(picture, false)}>
+          <button type="button" onClick={() => void attempt(again(picture, false))}>
             {t("again.seed")}
           </button>
         </div>

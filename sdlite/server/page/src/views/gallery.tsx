@@ -2,7 +2,7 @@
 import { gone, page } from "../lib/draw";
 import { number, t, when } from "../lib/i18n";
 import { further, more, pictures, search, small } from "../lib/gallery";
-import { show } from "../lib/jobs";
+import { attempt, show } from "../lib/jobs";
 import { told } from "../lib/pictures";
 import { Icon } from "../parts/icon";
 
@@ -48,7 +48,7 @@ export function Gallery() {
         })}
       </ul>
       {more.value && (
-        <button type="button" class="secondary" onClick={() => void further()}>
+        <button type="button" class="secondary" onClick={() => void attempt(further())}>
           {t("gallery.more")}
         </button>
       )}

@@ -3,6 +3,7 @@ import { useEffect } from "preact/hooks";
 import { Failure, call } from "../lib/api";
 import { useFetched } from "../lib/fetched";
 import { bytes, t } from "../lib/i18n";
+import { attempt } from "../lib/jobs";
 import { choices } from "../lib/settings";
 import { say } from "../lib/toast";
 import { Exports } from "../parts/exports";
@@ -118,7 +119,7 @@ function Compiled() {
           type="button"
           class="secondary"
           disabled={found.count === 0}
-          onClick={() => void call("DELETE", "cache").then(again)}
+          onClick={() => void attempt(call("DELETE", "cache").then(again))}
         >
           {t("setup.cache-clear")}
         </button>
