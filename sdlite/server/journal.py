@@ -36,5 +36,8 @@ class Journal:
     def drawn(self, job: Job, number: int, result: Result) -> None:
         """It is finished; the result is announced after this."""
 
+    def suspend(self, job: Job) -> None:
+        """The job ran and is not over, because the server was asked to end."""
+
     def end(self, job: Job, state: str) -> None:
         """The job is over."""

@@ -196,6 +196,10 @@ class Ledger(Journal):
             self._note(job, note)
         self._state_file(job, number).unlink(missing_ok=True)
 
+    def suspend(self, job: Job) -> None:
+        """That the server was asked to end is not the job's doing."""
+        self._base.run("UPDATE jobs SET attempts = 0 WHERE id = ?", job.id)
+
     def end(self, job: Job, state: str) -> None:
         """Write down how a job ended."""
         error = None if job.error is None else message_of(job.error)

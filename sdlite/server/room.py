@@ -324,6 +324,8 @@ class EngineRoom:
         try:
             if job.order.kept and state != SUSPENDED:
                 self._journal.end(job, state)
+            elif job.order.kept and job.started is not None:
+                self._journal.suspend(job)
             self._finished(job, state)
         except Exception:
             log.exception("noting a finished job failed", extra={"data": {"job": job.id}})

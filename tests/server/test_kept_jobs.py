@@ -113,6 +113,16 @@ def test_a_job_that_ends_the_server_is_given_up(serve: Any, folder: Path) -> Non
     assert found["state"] == "failed" and "ended 5 times" in found["error"]
 
 
+def test_asking_the_server_to_end_is_no_attempt(serve: Any, folder: Path) -> None:
+    client = serve(SLOW, state=folder)
+    wide = submitted(client, edit={"image": picture()}, outpaint={"right": 16}, steps=100)
+    until(lambda: client.get(f"{API}jobs/{wide['id']}").json()["step"] >= 1)
+    client.stop(client)
+    with sqlite3.connect(folder / "jobs.sqlite") as base:
+        assert base.execute("SELECT state, attempts FROM jobs").fetchall() == [("running", 0)]
+    base.close()
+
+
 def test_cancelled_and_failed_ones_do_not_go_on(serve: Any, folder: Path) -> None:
     client = serve(SLOW, state=folder)
     job = submitted(client, steps=100, guidance=1)

@@ -113,20 +113,16 @@ class Tools:
             return _failed(message_of(error))
 
     async def _generate(self, context: Context, arguments: ImageArguments) -> types.CallToolResult:
-        client = _client(context)
-        job = await in_thread(self._submit, arguments, client)
-        watch = Watch(job)
+        jobs: list[Job] = []
         try:
-            while not job.over:
-                await watch.change()
-                now = job.progress
-                if now.steps:
-                    await context.session.report_progress(now.step, now.steps)
+            await in_thread(lambda: jobs.append(self._submit(arguments, _client(context))))
+            (job,) = jobs
+            await _watched(context, job)
         finally:
-            watch.close()
-            if not job.over:
-                # The call was cancelled, or whoever made it is gone.
-                self._server.room.cancel(job)
+            for job in jobs:
+                if not job.over:
+                    # The call was cancelled, or whoever made it is gone.
+                    self._server.room.cancel(job)
         outcome(job)
         return await in_thread(self._told, job)
 
@@ -183,6 +179,19 @@ class Tools:
             return planned(self._server, self._order(arguments, _client(context)))
 
         return _told(await in_thread(plan))
+
+
+async def _watched(context: Context, job: Job) -> None:
+    """Wait for a job and tell its steps."""
+    watch = Watch(job)
+    try:
+        while not job.over:
+            await watch.change()
+            now = job.progress
+            if now.steps:
+                await context.session.report_progress(now.step, now.steps)
+    finally:
+        watch.close()
 
 
 def _client(context: Context) -> str:
