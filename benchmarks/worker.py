@@ -56,6 +56,10 @@ class Spec:
     """Sample memory during calls (costs a little time)."""
     engine: dict[str, str] = field(default_factory=dict)
     """Options of the adapter."""
+    runtime: str = "onnxruntime"
+    """Engine of a package's graph."""
+    precision: str | None = None
+    """What to compute in; None lets the engine decide."""
 
 
 class ForeignSession:
@@ -99,12 +103,13 @@ def open_session(spec: Spec) -> Session | ForeignSession:
         memory_mode=spec.mode,
         dimensions=sizes if spec.fixed else {},
         engine=spec.engine,
+        precision=spec.precision,
     )
     artifacts = package.find(spec.component, spec.variant)
     if not artifacts:
         sys.exit(f"{root.name} has no {spec.variant} graph of {spec.component}")
-    runtime = get("onnxruntime")
-    return open_chain(runtime, artifacts, root, Device("onnxruntime", "cpu", "CPU"), options)
+    device = Device(spec.runtime, "cpu", "CPU")
+    return open_chain(get(spec.runtime), artifacts, root, device, options)
 
 
 def inputs_for(specs: Sequence[TensorSpec], spec: Spec) -> dict[str, Array]:

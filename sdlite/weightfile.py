@@ -78,6 +78,17 @@ class WeightFile:
     """Of ``int8`` and ``w8``: every convolution and linear layer, by the name of its weights."""
 
 
+def own_tensors(weights: WeightFile) -> dict[str, TensorEntry]:
+    """Tensors that are the model's: those that only say how others are stored are left out."""
+    about = {
+        name
+        for entry in weights.tensors.values()
+        for name in (entry.scale, entry.rows, entry.columns)
+        if name is not None
+    }
+    return {name: entry for name, entry in weights.tensors.items() if name not in about}
+
+
 ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int8": 1}
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from sdlite.errors import SourceError, UnknownFamily
 from sdlite.foreign import is_foreign, open_foreign
-from sdlite.manifest import MANIFEST, Parity
+from sdlite.manifest import MANIFEST, Parity, WeightFile
 from sdlite.package import Package
 from sdlite.tensors.base import ITEM_BYTES, TensorInfo
+from sdlite.weightfile import own_tensors
 from sdlite_export.licence import file_licence
 from sdlite_export.source import Checkpoint, SourceHash, Tensors, open_source
 from sdlite_export.source.ldm import open_tensors
@@ -150,14 +151,15 @@ def _package(
             components.append(ComponentReport(name, 0, 0, precision, 0, None, lines))
             continue
         infos = {
-            key: TensorInfo(tensor.shape, tensor.dtype) for key, tensor in weights.tensors.items()
+            key: TensorInfo(tensor.shape, tensor.dtype)
+            for key, tensor in own_tensors(weights).items()
         }
         components.append(
             ComponentReport(
                 name,
                 len(infos),
                 _parameters(infos),
-                weights.precision,
+                _precision(weights),
                 weights.file.size,
                 weights.file.sha256 or None,
                 lines,
@@ -181,6 +183,14 @@ def _package(
         files=tuple(FileReport(item.path, item.size, item.sha256) for item in package.files()),
         verified=True if verify and ours else None,
     )
+
+
+def _precision(weights: WeightFile) -> str:
+    """Precision of a component, and of how many layers in 8 bits."""
+    narrow = sum(layer.precision != "fp16" for layer in weights.layers.values())
+    if not weights.layers:
+        return weights.precision
+    return f"{weights.precision} ({narrow} of {len(weights.layers)} layers)"
 
 
 def _checkpoint(

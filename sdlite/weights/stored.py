@@ -12,21 +12,10 @@ import zlib
 import numpy as np
 
 from sdlite.errors import PackageCorrupt, SourceError
-from sdlite.manifest import TensorEntry, WeightFile
+from sdlite.manifest import TensorEntry
 from sdlite.package import Package
 from sdlite.tensors.eightbit import LIMIT, from_int8, steps_of, to_int8
 from sdlite.types import Array, Float32
-
-
-def own_tensors(weights: WeightFile) -> dict[str, TensorEntry]:
-    """Tensors that are the model's: those that only say how others are stored are left out."""
-    about = {
-        name
-        for entry in weights.tensors.values()
-        for name in (entry.scale, entry.rows, entry.columns)
-        if name is not None
-    }
-    return {name: entry for name, entry in weights.tensors.items() if name not in about}
 
 
 def source_shape(entry: TensorEntry) -> tuple[int, ...]:

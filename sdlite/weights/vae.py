@@ -21,7 +21,8 @@ from sdlite.tensors.base import Tensors
 from sdlite.tensors.pickle import open_pickle
 from sdlite.tensors.safetensors import open_safetensors
 from sdlite.types import Array
-from sdlite.weights.stored import own_tensors, source_shape, store_tensor
+from sdlite.weightfile import own_tensors
+from sdlite.weights.stored import source_shape, store_tensor
 
 COMPONENTS = ("vae_decoder", "vae_encoder")
 PREFIXES = ("first_stage_model.", "vae.", "")

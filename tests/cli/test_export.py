@@ -222,3 +222,13 @@ def test_core_ml_options(run: Run, tiny_checkpoint: Path, options: list[str], me
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not Path("dest").exists()
+
+
+def test_calibration_prompts_are_for_int8(run: Run, tiny_checkpoint: Path) -> None:
+    done = run("export", str(tiny_checkpoint), "a", "--calibration", "prompts.txt")
+    assert done.exit_code == 2
+    assert "--calibration is for --precision int8" in done.stderr
+    done = run("export", str(tiny_checkpoint), "a", "--precision", "int8", "--calibration", "none")
+    assert done.exit_code == 1
+    assert "cannot read calibration prompts none" in done.stderr
+    assert not Path("a").exists()

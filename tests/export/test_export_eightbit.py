@@ -19,6 +19,7 @@ from sdlite_export.emit.components import (
 )
 from sdlite_export.emit.graph import Graph, LayerUse
 from sdlite_export.export import export_package
+from sdlite_export.inspect import inspect_path
 from sdlite_export.recipe import Recipe, kept_apart, weights_only
 from sdlite_export.source import open_source
 from sdlite_export.statistics import Record, Statistics
@@ -39,7 +40,8 @@ from sdlite.errors import (
 from sdlite.manifest import Layer, dump_manifest, read_manifest
 from sdlite.package import Package
 from sdlite.tensors.eightbit import from_int8, steps_of, to_int8
-from sdlite.weights.stored import own_tensors, read_tensor
+from sdlite.weightfile import own_tensors
+from sdlite.weights.stored import read_tensor
 
 pytest.importorskip("onnxruntime")
 
@@ -388,3 +390,14 @@ def test_weights_alone_leave_activations(tiny_checkpoint: Path) -> None:
     operations = {node.op for graph in plan.graphs.values() for node in graph.nodes}
     assert "DequantizeLinear" in operations and "QuantizeLinear" not in operations
     assert replace(recipe.layers["conv_in"], why="") == Layer("fp16")
+
+
+def test_inspect_says_how_many_layers(int8: Package, w8: Package) -> None:
+    found = {part.name: part for part in inspect_path(int8.root).components}
+    layers = int8.manifest.weights["unet"].layers.values()
+    narrow = sum(layer.precision == "w8a8" for layer in layers)
+    assert found["unet"].precision == f"int8 ({narrow} of {len(layers)} layers)"
+    assert found["vae_encoder"].precision == "fp16"
+    other = {part.name: part for part in inspect_path(w8.root).components}
+    assert other["unet"].precision.startswith("w8 (")
+    assert other["unet"].parameters == found["unet"].parameters

@@ -13,10 +13,11 @@ from sdlite.errors import SourceError
 from sdlite.manifest import FileEntry, TensorEntry, WeightFile
 from sdlite.package import Package
 from sdlite.tensors.eightbit import steps_of, to_int8
+from sdlite.weightfile import own_tensors
 from sdlite.weights.files import open_tensor_file
 from sdlite.weights.lora import match, names_of
 from sdlite.weights.merge import Use, merge, touched
-from sdlite.weights.stored import own_tensors, read_tensor, store_tensor
+from sdlite.weights.stored import read_tensor, store_tensor
 from tests.adapters import LINEAR, PAGE, make_package, write
 from tests.tiny import Tiny
 

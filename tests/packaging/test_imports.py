@@ -73,7 +73,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 ALLOWED_TO_RUNTIMES = {"engine", "types", "errors", "onnxfile", "hardware", "compilecache"}
 ALLOWED_TO_EXPORT = {"choices", "manifest", "package", "types", "errors", "engine", "schema"}
 ALLOWED_TO_EXPORT |= {"adapterentry", "foreign", "memory", "noise", "onnxfile", "tensors"}
-ALLOWED_TO_EXPORT |= {"destination"}
+ALLOWED_TO_EXPORT |= {"destination", "weightfile"}
 ALLOWED_TO_VERIFY = ALLOWED_TO_EXPORT | {"registry", "chain"}
 """Comparing graphs needs an engine: only there, and through the registry."""
 ALLOWED_TO_CALIBRATE = ALLOWED_TO_VERIFY | {"pipeline", "planner"}
