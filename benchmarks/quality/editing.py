@@ -1,4 +1,4 @@
-"""Measures what editing means on the shapes model: four figures, judged by the checker.
+"""Measures what editing means on the shapes model: five figures, judged by the checker.
 
     python -m benchmarks.quality.editing [--model NAME|PATH] [--cases 100] [--only NAME ...]
 
@@ -12,8 +12,12 @@ outpaint   one side, or two opposite ones, grow by 32 to 64 pixels: right when t
 hires      held-out prompts drawn at 128x128, then on to 256x256: right when the large picture,
            halved, shows the first pass's scene.
 
+seamless   held-out prompts drawn with edges that fit: right when the step over either edge is at
+           most twice the picture's own gradient.
+
 Scenes to start from are drawn by the renderer of the training recipe, so that only editing is
-measured. Writes results/quality-editing.json; with `--pictures` the pictures and contact sheets.
+measured. Writes results/quality-editing.json; with `--pictures` contact sheets of all cases, with
+`--sheet FILE` one of the first few of each kind.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +50,9 @@ MASK_BLUR = 4
 SEAM = 16
 HIRES_STRENGTH = 0.1
 """The model knows one size: more strength draws its things anew in the larger picture."""
-TARGETS = {"inpaint": 0.90, "recolour": 0.80, "outpaint": 0.90, "hires": 0.90}
+TARGETS = {"inpaint": 0.90, "recolour": 0.80, "outpaint": 0.90, "hires": 0.90, "seamless": 0.90}
+SHOWN = 5
+"""Cases of each kind in the sheet of all."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +224,28 @@ def hires(pipe: Any, count: int) -> Iterator[Case]:
         yield Case(entry["prompt"], first, large, tuple(wrong))
 
 
+def seamless(pipe: Any, count: int) -> Iterator[Case]:
+    """Pictures that repeat without a seam, shown two by two."""
+    from sdlite.types import Request
+
+    entries = load_prompts()
+    for entry in entries[:: max(len(entries) // count, 1)][:count]:
+        request = Request(entry["prompt"], seed=entry["seed"])
+        usual = pipe.generate(request).images[0]
+        picture = pipe.generate(replace(request, tiling="xy")).images[0]
+        pixels = np.asarray(picture, np.float32)
+        wrong = []
+        for axis, name in ((0, "top and bottom"), (1, "left and right")):
+            own = float(np.abs(np.diff(pixels, axis=axis)).mean())
+            over = float(np.abs(pixels.take(0, axis) - pixels.take(-1, axis)).mean())
+            if over > 2 * own:
+                wrong.append(f"step {over:.2f} between {name}, {own:.2f} in the picture")
+        four = Image.new("RGB", (2 * picture.width, 2 * picture.height))
+        for x, y in ((0, 0), (1, 0), (0, 1), (1, 1)):
+            four.paste(picture, (x * picture.width, y * picture.height))
+        yield Case(entry["prompt"], usual, four, tuple(wrong))
+
+
 def differences(first: Reading, second: Reading) -> list[str]:
     """What of a scene is not as it was."""
     if first.background != second.background or len(first.objects) != len(second.objects):
@@ -245,6 +273,7 @@ DRAWERS: dict[str, Drawer] = {
     "recolour": recolour,
     "outpaint": outpaint,
     "hires": hires,
+    "seamless": seamless,
 }
 
 
@@ -261,6 +290,17 @@ def sheet(cases: Sequence[Case]) -> Image.Image:
     return contact_sheet(pairs, labels, good=[not case.wrong for case in cases], columns=5)
 
 
+def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Sheets one below the other."""
+    size = (max(item.width for item in sheets), sum(item.height for item in sheets))
+    whole = Image.new("RGB", size, (250, 250, 250))
+    top = 0
+    for item in sheets:
+        whole.paste(item, (0, top))
+        top += item.height
+    return whole
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw, judge, write; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -268,10 +308,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=100, help="pictures for each figure")
     parser.add_argument("--only", nargs="+", choices=list(DRAWERS), default=list(DRAWERS))
     parser.add_argument("--pictures", type=Path, help="keep contact sheets here")
+    parser.add_argument("--sheet", type=Path, help="a sheet of the first few of each kind")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "quality-editing.json")
     chosen = parser.parse_args(arguments)
     sdlite: Any = importlib.import_module("sdlite")
     figures: dict[str, Any] = {}
+    shown: list[Image.Image] = []
     with sdlite.load(chosen.model) as pipe:
         package = folder_hash(pipe.package.root)
         for name in chosen.only:
@@ -288,9 +330,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             }
             sys.stdout.write(f"{name:10} {right}/{len(cases)} right, target {TARGETS[name]:.0%}\n")
             sys.stdout.flush()
+            shown.append(sheet(cases[:SHOWN]))
             if chosen.pictures:
                 chosen.pictures.mkdir(parents=True, exist_ok=True)
                 sheet(cases).save(chosen.pictures / f"{name}.png")
+    if chosen.sheet:
+        stacked(shown).save(chosen.sheet, optimize=True)
     report = {
         "what": "editing with the shapes model, judged by the checker",
         "model": Path(chosen.model).name,

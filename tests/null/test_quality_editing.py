@@ -51,3 +51,11 @@ def test_captions_are_the_models() -> None:
 def test_a_sheet_shows_both_pictures() -> None:
     case = editing.Case("a", scene(), Image.fromarray(np.zeros((256, 256, 3), np.uint8)), ("x",))
     assert editing.sheet([case, case]).width > 2 * (128 + 256)
+
+
+def test_sheets_are_stacked_whole() -> None:
+    sheets = [Image.new("RGB", (40, 20), (1, 2, 3)), Image.new("RGB", (60, 30), (4, 5, 6))]
+    whole = editing.stacked(sheets)
+    assert whole.size == (60, 50)
+    assert whole.getpixel((39, 19)) == (1, 2, 3) and whole.getpixel((59, 49)) == (4, 5, 6)
+    assert set(editing.TARGETS) == set(editing.DRAWERS)
