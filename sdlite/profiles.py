@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from sdlite.errors import UnknownName
 
+STEPS = 20
+"""Steps that the distances of a profile are out of."""
+ROUNDING = 1e-9
+"""Distances that differ by less are equal."""
 HIGHEST = 1000.0
 """A noise level above all others."""
 
@@ -35,6 +40,11 @@ class Profile:
         """Lowest and highest noise level at which guidance acts; None for all."""
         return (self.unguided, HIGHEST) if self.unguided else None
 
+    def gap(self, place: float, steps: int) -> int:
+        """Steps from an evaluation of the model in step ``place`` to the next one at most."""
+        spread = self.first_gap * steps / STEPS + self.growth * place
+        return max(1, math.floor(spread + 0.5 + ROUNDING))
+
     @property
     def forecasts(self) -> bool:
         """Whether answers of the model are forecast from earlier ones."""
@@ -46,7 +56,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         QUALITY,
-        Profile("balanced", "a third of the model's work", 3.0, 0.1, 0.26, unguided=1.2),
+        Profile("balanced", "a third of the model's work", 3.0, 0.1, 0.25, unguided=1.2),
         Profile("fast", "a quarter of it", 4.0, 0.1, 0.5, unguided=1.7),
         Profile("draft", "a fifth of it", 4.0, 0.2, 0.8, unguided=1.7, tiny=True),
     )

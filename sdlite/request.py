@@ -260,6 +260,14 @@ def unused_options(request: Request) -> tuple[str, ...]:
     given = [name for name in OPTIONS if getattr(request, name) != getattr(plain, name)]
     lacking = [name for name in given if name not in sampler.options]
     notes = [f"{sampler.name} takes no {name}; it is ignored" for name in lacking]
+    profile, steps = find_profile(request.profile), request.steps or 1
+    if profile.interval is not None and request.guidance_interval is None:
+        notes.append(
+            f"profile {profile.name} keeps guidance on in every step: the model follows a picture "
+            "with a scale of its own"
+        )
+    if profile.forecasts and sampler.forecasts and profile.gap(steps - 1, steps) <= 1:
+        notes.append(f"profile {profile.name} forecasts nothing in a run of only {steps} steps")
     if find_profile(request.profile).forecasts and not sampler.forecasts:
         notes.append(
             f"profile {request.profile} asks the model as often as quality: answers for "

@@ -26,12 +26,8 @@ from sdlite.errors import RequestError
 from sdlite.profiles import Profile
 from sdlite.types import Array, Denoise, Estimate, Float32
 
-STEPS = 20
-"""Steps that the distances of a profile are out of."""
 _X0, _UNCOND, _METER = "x0", "x0_uncond", "meter"
 _RATE, _ERROR, _LEVEL, _PLACE = range(4)
-_RELATIVE = 1e-9
-"""Distances that differ by less are equal."""
 
 
 class Sparing:
@@ -135,8 +131,7 @@ class Sparing:
     def _due(self, place: int, last: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Whether so many steps have passed, or something else is drawn by now."""
         count = len(self._levels) - 1
-        spread = self._profile.first_gap * count / STEPS + self._profile.growth * last
-        gap = np.floor(spread + 0.5 + _RELATIVE)
+        gap = np.array([self._profile.gap(place, count) for place in last])
         # Samplers that ask twice a step are not to take the first answer for the second.
         due: npt.NDArray[np.bool_] = (gap <= 1) | (place - last >= gap) | (place < last)
         for step in self._changes:

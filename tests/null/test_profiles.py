@@ -14,7 +14,7 @@ from sdlite import registry
 from sdlite.errors import UnknownName
 from sdlite.forecast import forecast, unet_calls
 from sdlite.profiles import PROFILES, find_profile
-from sdlite.request import complete
+from sdlite.request import complete, unused_options
 from sdlite.types import Request
 
 
@@ -59,3 +59,13 @@ def test_answers_without_guidance_are_counted(pipe: sdlite.Pipeline, profile: st
     assert 0 < phase.unguided < phase.full
     assert phase.full >= found.answers.full
     assert unet_calls(plan) * row.calls >= found.answers.full
+
+
+def test_what_does_not_apply_is_said(pipe: sdlite.Pipeline) -> None:
+    few = pipe.generate(Request("x", seed=4, steps=4, profile="balanced"))
+    assert few.notes == ("profile balanced forecasts nothing in a run of only 4 steps",)
+    assert pipe.generate(Request("x", seed=4, steps=12, profile="balanced")).notes == ()
+    manifest = replace(pipe.package.manifest, task="edit")
+    request = complete(Request("x", profile="balanced"), manifest)
+    (note,) = unused_options(request)
+    assert note.startswith("profile balanced keeps guidance on in every step")
