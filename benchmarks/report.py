@@ -39,7 +39,7 @@ ORDER = (
 """Result files in the order they are shown; others follow by name."""
 
 PROGRAMS = (
-    *("speed", "memory", "forecast", "export", "start"),
+    *("speed", "memory", "forecast", "agree", "export", "start"),
     *("server", "server_load", "server_state", "server_malformed"),
 )
 

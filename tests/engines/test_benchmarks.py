@@ -71,3 +71,25 @@ def test_start(tiny_package: Package, tmp_path: Path) -> None:
     start.main(["--quick", "--model", str(tiny_package.root), "--output", str(tmp_path)])
     found = read(tmp_path, "start.json")
     assert found["import_ms"] > 0 and found["picture_process_seconds"] > 0
+
+
+def test_agree(tiny_package: Package, tmp_path: Path) -> None:
+    from benchmarks import agree
+
+    words = [str(tiny_package.root), "--quick", "--threads", "1", "--output", str(tmp_path)]
+    agree.main([*words, "--ways", "tiles", "mapped"])
+    data = json.loads((tmp_path / f"agree-{tiny_package.root.name}.json").read_text())
+    assert [figure["key"] for figure in data["measurements"]] == [
+        "difference_tiles",
+        "difference_mapped",
+    ]
+    assert all(figure["met"] for figure in data["measurements"])
+
+
+def test_forecast(tiny_package: Package, tmp_path: Path) -> None:
+    from benchmarks import forecast
+
+    words = [str(tiny_package.root), "--quick", "--threads", "1", "--output", str(tmp_path)]
+    forecast.main(words)
+    data = json.loads((tmp_path / f"forecast-{tiny_package.root.name}.json").read_text())
+    assert len(data["measurements"]) == 3
