@@ -20,17 +20,6 @@ STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED, SUSPENDED)
 
 
 @dataclass(frozen=True)
-class Task:
-    """Work for an engine that is no drawing."""
-
-    work: Callable[[Job], Any]
-    """Does it and gives what becomes ``Job.value``; ends early when ``Job.cancel`` is set, by
-    raising ``Cancelled``."""
-    alone: bool = False
-    """Whether the open model has to make room for it."""
-
-
-@dataclass(frozen=True)
 class Order:
     """What is asked for."""
 
@@ -46,8 +35,9 @@ class Order:
     """How much it is, in pixels times steps; see ``work_of``."""
     margins: Margins | None = None
     """What to paint beyond the edges of the one request's picture."""
-    task: Task | None = None
-    """What to do instead of drawing."""
+    task: Callable[[Job], Any] | None = None
+    """What an engine does instead of drawing: gives what becomes ``Job.value``, and raises
+    ``Cancelled`` when ``Job.cancel`` is set."""
     kept: bool = False
     """Whether it goes on when the server is started again, see ``Journal``."""
 

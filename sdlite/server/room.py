@@ -257,9 +257,7 @@ class EngineRoom:
         from sdlite.outpaint import outpaint
 
         if job.order.task is not None:
-            if job.order.task.alone:
-                keeper.close()
-            job.value = job.order.task.work(job)
+            job.value = job.order.task(job)
             return
         kept, begun_before = job.order.kept, job.done > 0
         if kept:

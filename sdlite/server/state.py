@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdlite.server.guard import Access
-from sdlite.server.jobs import DONE, Job, Order, Task, work_of
+from sdlite.server.jobs import DONE, Job, Order, work_of
 from sdlite.server.kept import Kept
 from sdlite.server.limits import Limits, check_images, check_request
 from sdlite.server.metrics import Metrics
@@ -111,11 +111,9 @@ class Server:
         """Where jobs are looked up."""
         return self._kept if self.ledger is None else self.ledger.archive
 
-    def task(
-        self, client: str, source: str, work: Callable[[Job], Any], alone: bool = False
-    ) -> Job:
-        """Let work wait that is no drawing; ``Task`` says what it does."""
-        return self.room.submit(Order("", (), client, source, task=Task(work, alone)))
+    def task(self, client: str, source: str, work: Callable[[Job], Any]) -> Job:
+        """Let work wait for an engine that is no drawing; see ``Order.task``."""
+        return self.room.submit(Order("", (), client, source, task=work))
 
     def start(self) -> None:
         """Take on what an earlier server left, and begin to draw."""
