@@ -136,7 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             figures[name] = measure(path, chosen.side, chosen.repeats, chosen.threads)
             sys.stdout.write(f"{name}: {figures[name]}\n")
             sys.stdout.flush()
-    report = {"what": "upscalers on each engine", "threads": chosen.threads, **surroundings()}
+    about = surroundings("upscale")
+    about["command"] = about["command"].replace("benchmarks.quality.", "benchmarks.")
+    report = {"what": "upscalers on each engine", "threads": chosen.threads, **about}
     write_report(chosen.output, {**report, "figures": figures})
     sys.stdout.write(f"{chosen.output}\n")
     return 0

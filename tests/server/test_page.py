@@ -160,6 +160,24 @@ def test_reading_a_picture(client: Any) -> None:
     assert client.post(API + "jobs", json=found["settings"]).status_code == 202
 
 
+def test_pictures_of_other_programs_are_read(client: Any) -> None:
+    import base64
+    import io
+
+    from PIL.PngImagePlugin import PngInfo
+
+    from tests.null.test_carried import comfy, png
+
+    chunks, stream = PngInfo(), io.BytesIO()
+    chunks.add_text("prompt", json.dumps(comfy()))
+    png().save(stream, "PNG", pnginfo=chunks)
+    image = base64.b64encode(stream.getvalue()).decode()
+    found = client.post(API + "read", json={"image": image}).json()
+    assert found["settings"]["steps"] == 20 and found["settings"]["emphasis"] == "ComfyUI"
+    assert "its LoRA ink is not in the model folders: drawn without it" in found["problems"]
+    assert "Steps: 20" in found["infotext"]
+
+
 def test_pictures_that_cannot_be_read(client: Any) -> None:
     answer = client.post(API + "read", json={"image": picture()})
     assert answer.status_code == 422 and answer.json()["error"]["kind"] == "no_parameters"

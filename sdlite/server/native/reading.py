@@ -28,20 +28,29 @@ def read_settings(server: Server, body: PictureBody) -> dict[str, Any]:
         Refused: it is no picture, or carries no parameters.
         RequestError: its parameters have values that cannot be.
     """
+    from sdlite.carried.read import carried_by
     from sdlite.edit.again import again
-    from sdlite.metadata import parse, read_image
+    from sdlite.errors import RequestError
+    from sdlite.metadata import build, read_image
 
-    data = from_base64(body.image, server.limits)
-    text = read_image(open_bytes(data, server.limits))
-    if not text:
-        raise Refused(422, "the picture carries no parameters", "no_parameters")
+    image = open_bytes(from_base64(body.image, server.limits), server.limits)
+    try:
+        carried = carried_by(image)
+    except RequestError as error:
+        raise Refused(422, str(error), "no_parameters") from error
+    read = carried.parameters
+    text = read_image(image) or build(read.prompt, read.negative_prompt, read.fields)
     model = server.shelf.find(body.model)
-    found = again(parse(text), server.shelf.manifest(model), __version__)
+    found = again(read, server.shelf.manifest(model), __version__)
     settings = _set(found.request)
     if found.edit is not None:
         settings["edit"] = {**found.edit, "masked": found.masked}
     settings["model"] = model.name
-    return {"infotext": text, "settings": settings, "problems": list(found.problems)}
+    return {
+        "infotext": text,
+        "settings": settings,
+        "problems": [*carried.problems, *found.problems],
+    }
 
 
 def _set(noun: Any) -> dict[str, Any]:
