@@ -215,7 +215,7 @@ def test_the_gallery(shared: Any, visit: Any, asked: Any) -> None:
     page.locator(".wall li").nth(1).wait_for()
     assert "a green star" in page.locator(".wall li").first.inner_text()
     page.fill("#search", "CIRCLE red")
-    page.wait_for_selector("text=1 pictures")
+    page.wait_for_selector("text=Pictures: 1")
     page.fill("#search", "square")
     page.wait_for_selector("text=No picture has these words.")
     page.reload()

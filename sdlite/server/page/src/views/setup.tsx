@@ -2,7 +2,7 @@
 import { useEffect } from "preact/hooks";
 import { Failure, call } from "../lib/api";
 import { useFetched } from "../lib/fetched";
-import { bytes, t } from "../lib/i18n";
+import { bytes, has, t } from "../lib/i18n";
 import { attempt } from "../lib/jobs";
 import { choices } from "../lib/settings";
 import { say } from "../lib/toast";
@@ -69,10 +69,18 @@ function Models() {
   );
 }
 
+function goodFor(engine: string, device: string) {
+  const key = device === "cpu" ? `setup.for-${engine}` : "setup.for-gpu";
+  return has(key) && <span>{t(key)}</span>;
+}
+
 /** What an engine that is there is good for; the others say what they lack. */
 function Devices() {
   const { found, problem } = useFetched<{ engines: Engine[] }>("devices");
-  const engines = found?.engines.filter((engine) => engine.name !== "null") ?? [];
+  // What can be used first.
+  const engines = (found?.engines ?? [])
+    .filter((engine) => engine.name !== "null")
+    .sort((one, other) => Number(one.problem !== null) - Number(other.problem !== null));
   return (
     <section class="card">
       <h2>{t("setup.devices")}</h2>
@@ -96,7 +104,7 @@ function Devices() {
                   {device.memory_bytes ? ` · ${bytes(device.memory_bytes)}` : ""} ·{" "}
                   {device.precisions.join(", ")}
                 </span>
-                <span>{t(device.name === "cpu" ? "setup.for-cpu" : "setup.for-gpu")}</span>
+                {goodFor(engine.name, device.name)}
               </li>
             ))
           ),
