@@ -40,6 +40,7 @@ def test_measure(run: Run) -> None:
         (["--size", "70x64"], "multiple of 8"),
         (["--max-memory", "1M"], "no plan fits"),
         (["--device", "gpu"], "unknown device 'gpu'"),
+        (["--device", "nul"], "Did you mean 'null'"),
         (["--runtime", "nul"], "Did you mean 'null'"),
         (["--precision", "bf61"], "Did you mean 'bf16'"),
     ],

@@ -418,3 +418,21 @@ def test_tiles_that_cannot_be(sd15: Package) -> None:
     with pytest.raises(RequestError, match="vae tiles 65 is not between 1 and 64"):
         make(with_tiles(sd15), vae_tiles=65)
     assert make(sd15, vae_tiles=1).placement("vae_decoder").tiles == 1
+
+
+def test_a_package_without_the_graph_says_what_makes_it(sd15: Package) -> None:
+    artifacts = tuple(a for a in sd15.manifest.artifacts if a.component != "vae_decoder")
+    package = replace(sd15, manifest=replace(sd15.manifest, artifacts=artifacts))
+    with pytest.raises(NoPlan, match=r"sd15 has no vae_decoder graph for onnxruntime.*export it"):
+        make(package)
+
+
+def test_a_size_the_graph_does_not_have_is_refused(sd15: Package) -> None:
+    port = TensorSpec("sample", "float32", (2, 4, 64, 64))
+    artifacts = tuple(
+        replace(a, inputs=(port,)) if a.component == "unet" else a for a in sd15.manifest.artifacts
+    )
+    package = replace(sd15, manifest=replace(sd15.manifest, artifacts=artifacts))
+    make(package)
+    with pytest.raises(RequestError, match="sd15 draws 512x512 only, not 512x768; export the mod"):
+        make(package, shape=replace(SHAPE, height=768))
