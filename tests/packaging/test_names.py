@@ -5,7 +5,7 @@ from __future__ import annotations
 import sdlite
 
 PUBLIC = """
-Cancelled Edit EngineError Hires LoraUse NoPlan OutOfMemory OutputError Package PackageError
+Cancelled Control Edit EngineError Hires LoraUse NoPlan OutOfMemory OutputError Package PackageError
 Pipeline Plan Request RequestError Result RuntimeUnavailable SamplerState SdliteError SourceError
 Step UnknownName load
 """
