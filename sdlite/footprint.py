@@ -28,8 +28,8 @@ OPENING_INT8 = 5.0
 HOLES = 2.5
 """Private bytes of a chain for each byte its segments need, because freed memory stays a while: for
 SD1.5's U-Net 385 MB of 153."""
-HOLES_FRUGAL = 1.6
-"""The same where freed memory goes back at once: 241 MB of 153."""
+HOLES_FRUGAL = 1.9
+"""The same where freed memory goes back at once: 241 MB of 153 in calls alone, 299 in a run."""
 HOLES_HEAVY = 1.2
 """The same for segments that hold whole pictures: 871 MB of 742 for SD1.5's decoder."""
 FLASH = ("fused", "segment")

@@ -30,7 +30,7 @@ __all__ = [
     "plan",
 ]
 
-BASE_BYTES = 52 << 20
+BASE_BYTES = 40 << 20
 """Interpreter, numpy, engine and tokenizer, before any model is opened."""
 AVAILABLE_SHARE = 0.8
 """Part of the memory free right now that a plan without a budget may use."""
