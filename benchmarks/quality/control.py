@@ -35,6 +35,8 @@ from benchmarks.quality.sheet import contact_sheet
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = (ROOT / "models" / "shapes" / "train", ROOT / "models" / "shapes-edges" / "train")
 NAME = "edges"
+EDGES = (("low", 40.0), ("high", 80.0))
+"""Thresholds of canny: with the usual ones soft shapes of colours alike have no edges at all."""
 NEAR = 0.05
 """How far a centre may lie from where the edges have it, as a share of the picture."""
 ALIKE = 0.2
@@ -116,7 +118,9 @@ def measure(
     pictures, verdicts = [], []
     started = time.perf_counter()
     for case in listed:
-        controls = [sdlite.Control(NAME, case.steering, preprocessor="canny")] if steered else []
+        controls = []
+        if steered:
+            controls = [sdlite.Control(NAME, case.steering, preprocessor="canny", options=EDGES)]
         image = pipe.generate(case.prompt, seed=case.seed, controls=controls).images[0]
         verdicts.append(wrong(case, read_scene(image)))
         pictures.append((image, not verdicts[-1]))
@@ -145,7 +149,7 @@ def sheet(listed: Sequence[Case], drawn: Sequence[Sequence[tuple[Image.Image, bo
     """What steered, its edges, and the pictures with and without, one below the other."""
     preprocess: Any = importlib.import_module("sdlite.control.preprocess")
     edges = preprocess.find_preprocessor("canny")
-    numbers = {name: number.default for name, number in edges.numbers.items()}
+    numbers = dict(EDGES)
     shown = listed[:SHOWN]
     cells = [(case.steering, "what steers", True) for case in shown]
     cells += [(edges.apply(case.steering, numbers), "its edges", True) for case in shown]

@@ -128,7 +128,7 @@ class Task:
             index = self.rng.integers(count, size=self.batch)
             yield latents[torch.from_numpy(index)], [drawn[i][1] for i in index]
 
-    batch = 32
+    batch = 16
 
     def ids(self, captions: list[Words]) -> torch.Tensor:
         """Token ids (captions, 77)."""
@@ -181,7 +181,7 @@ def train_style(task: Task, style: str, make: Callable[[torch.Tensor], nn.Module
             patched[name] = make(module.weight)
             parametrize.register_parametrization(module, "weight", patched[name])
     parameters = [p for module in patched.values() for p in module.parameters()]
-    batches = task.pool(styled(style), 1024)
+    batches = task.pool(styled(style), 192)
 
     def features(captions: list[Words]) -> torch.Tensor:
         kept = [() if task.rng.random() < EMPTY else words for words in captions]
