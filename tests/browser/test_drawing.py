@@ -426,6 +426,7 @@ def test_comparing(shared: Any, visit: Any) -> None:
     page = visit(shared)
     draw(page)
     page.click(".actions >> text=Continue")
+    page.wait_for_selector("section.source")
     draw(page, "another")
     page.keyboard.press("Tab")
     page.locator("body").click(position={"x": 2, "y": 400})

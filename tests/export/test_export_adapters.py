@@ -93,7 +93,11 @@ def test_the_package_gets_what_it_lacks_and_keeps_the_rest(package: Path, tmp_pa
     }
     (unet,) = Package.open(package).find("unet", "plain+control")
     names = [spec.name for spec in unet.inputs[3:]]
-    assert sorted(names) == [*(f"down_residual_{n}" for n in range(4)), "mid_residual"]
+    assert sorted(names) == [
+        *(f"adapter_feature_{n}" for n in range(3)),
+        *(f"down_residual_{n}" for n in range(4)),
+        "mid_residual",
+    ]
     assert unet.weights == "unet/weights.bin", "the weights are shared"
     add_adapter(make_tiny_controlnet(tmp_path / "depth", CONFIG, seed=5), package)
     last = Package.open(package).manifest.artifacts[len(after.artifacts) :]

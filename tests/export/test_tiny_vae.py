@@ -174,6 +174,8 @@ def test_drawing(package: Path, tmp_path: Path) -> None:
         assert pipe.preview(steps[-1].x).tobytes() == tiny.images[0].tobytes()
         assert pipe.decode(steps[-1].x)[0].tobytes() == full.images[0].tobytes()
         draft = pipe.generate(replace(request, profile="draft"))
-        assert draft.images[0].tobytes() == tiny.images[0].tobytes()
+        assert draft.request.decoder == "tiny"
+        asked = pipe.generate(replace(request, profile="draft", decoder="tiny"))
+        assert draft.images[0].tobytes() == asked.images[0].tobytes()
         with pytest.raises(UnknownName, match="decoder 'small'"):
             pipe.generate(replace(request, decoder="small"))
