@@ -35,8 +35,12 @@ The shapes model of sdlite in diffusers layout. What it draws and how it was tra
 """
 
 
-def assemble(run: Path, destination: Path) -> int:
-    """Write the folder whole or not at all; the number of parameters."""
+def assemble(run: Path, destination: Path, earlier: Path | None = None, share: float = 0.1) -> int:
+    """Write the folder whole or not at all; the number of parameters.
+
+    With `earlier`, an earlier checkpoint of the same U-Net, the weights are a mean of both in which
+    it has `share` (Wortsman et al. 2022, "Model soups").
+    """
     part = destination.with_name(destination.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -44,8 +48,14 @@ def assemble(run: Path, destination: Path) -> int:
     state = common.load_checkpoint(run / "unet.pt")
     if state is None:
         raise FileNotFoundError(run / "unet.pt")
+    weights = state["average"]
+    if earlier is not None:
+        before = common.load_checkpoint(earlier)
+        if before is None:
+            raise FileNotFoundError(earlier)
+        weights = [a.lerp(b, share) for a, b in zip(weights, before["average"], strict=True)]
     with torch.no_grad():
-        for p, value in zip(unet.parameters(), state["average"], strict=True):
+        for p, value in zip(unet.parameters(), weights, strict=True):
             p.copy_(value)
     vae = AutoencoderKL.from_pretrained(run / "vae")
     text = CLIPTextModel.from_pretrained(run / "text_encoder")
@@ -82,8 +92,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", default="main")
     parser.add_argument("--output", type=Path, default=common.SHIPPED)
+    parser.add_argument("--earlier", type=Path, help="checkpoint to average with")
+    parser.add_argument("--share", type=float, default=0.1, help="of the earlier checkpoint")
     args = parser.parse_args()
-    count = assemble(common.RUNS / args.run, args.output)
+    count = assemble(common.RUNS / args.run, args.output, args.earlier, args.share)
     size = sum(f.stat().st_size for f in args.output.rglob("*") if f.is_file())
     print(f"{args.output}: {count / 1e6:.2f} M parameters, {size / 1e6:.1f} MB")
 
