@@ -15,11 +15,7 @@ def vae_decoder(ops: Ops, config: VaeConfig) -> None:
     Output: ``sample`` (batch, out_channels, image_height, image_width), about -1 to 1.
     """
     levels = len(config.block_channels)
-    x = ops.input("latent_sample", ("batch", config.latent_channels, "height", "width"))
-    if config.post_quant_conv:
-        x = ops.conv(x, "post_quant_conv", config.latent_channels, kernel=1)
-    x = ops.conv(x, "decoder.conv_in", config.block_channels[-1])
-    x = _middle(ops, config, x, "decoder.mid_block")
+    x = _latents(ops, config)
     for block in range(levels):
         level = levels - 1 - block
         channels = config.block_channels[level]
@@ -70,11 +66,7 @@ def vae_decoder_tiles(ops: TileOps, config: VaeConfig) -> None:
     row beyond its own. Ports as in ``vae_decoder``.
     """
     levels = len(config.block_channels)
-    x = ops.input("latent_sample", ("batch", config.latent_channels, "height", "width"))
-    if config.post_quant_conv:
-        x = ops.conv(x, "post_quant_conv", config.latent_channels, kernel=1)
-    x = ops.conv(x, "decoder.conv_in", config.block_channels[-1])
-    x = _middle(ops, config, x, "decoder.mid_block")
+    x = _latents(ops, config)
     for block in range(levels):
         level = levels - 1 - block
         channels = config.block_channels[level]
@@ -126,6 +118,15 @@ def vae_encoder_tiles(ops: TileOps, config: VaeConfig) -> None:
             )
     x = _middle(ops, config, x, "encoder.mid_block")
     _moments(ops, config, x)
+
+
+def _latents(ops: Ops, config: VaeConfig) -> Value:
+    """The decoder up to its first level: all that works at the size of the latents."""
+    x = ops.input("latent_sample", ("batch", config.latent_channels, "height", "width"))
+    if config.post_quant_conv:
+        x = ops.conv(x, "post_quant_conv", config.latent_channels, kernel=1)
+    x = ops.conv(x, "decoder.conv_in", config.block_channels[-1])
+    return _middle(ops, config, x, "decoder.mid_block")
 
 
 def _moments(ops: Ops, config: VaeConfig, x: Value) -> None:
