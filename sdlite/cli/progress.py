@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -33,26 +33,12 @@ def wanted(asked: bool | None) -> bool:
     return sys.stderr.isatty() if asked is None else asked
 
 
-class StepBar:
-    """One bar over all steps of all pictures of a job.
+class _Bar:
+    """What closes its bar, where there is one, when a ``with`` block ends."""
 
-    Args:
-        pictures: how many pictures the job has.
-        shown: whether there is a bar at all.
-    """
+    _bar: Any = None
 
-    def __init__(self, pictures: int, shown: bool) -> None:
-        self._pictures = pictures
-        self._picture = 0
-        self._bar: Any = None
-        self._seconds: list[float] = []
-        self._last = time.perf_counter()
-        if shown:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=0, bar_format=BAR, file=sys.stderr, leave=False, mininterval=0)
-
-    def __enter__(self) -> StepBar:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -63,6 +49,25 @@ class StepBar:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class StepBar(_Bar):
+    """One bar over all steps of all pictures of a job.
+
+    Args:
+        pictures: how many pictures the job has.
+        shown: whether there is a bar at all.
+    """
+
+    def __init__(self, pictures: int, shown: bool) -> None:
+        self._pictures = pictures
+        self._picture = 0
+        self._seconds: list[float] = []
+        self._last = time.perf_counter()
+        if shown:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=0, bar_format=BAR, file=sys.stderr, leave=False, mininterval=0)
 
     def begin(self, picture: int) -> None:
         """Picture number ``picture`` (from 0) starts."""
@@ -99,14 +104,13 @@ class StepBar:
             self._bar.refresh()
 
 
-class ByteBar:
+class ByteBar(_Bar):
     """A bar over bytes, for exports, downloads and checks.
 
     Called with the bytes just done, or through ``update`` with done and total.
     """
 
     def __init__(self, total: int | None, shown: bool, label: str = "") -> None:
-        self._bar: Any = None
         self._when = 0.0
         if shown:
             from tqdm import tqdm
@@ -120,18 +124,6 @@ class ByteBar:
                 file=sys.stderr,
                 leave=False,
             )
-
-    def __enter__(self) -> ByteBar:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
     def __call__(self, count: int) -> None:
         """So many bytes more are done."""
@@ -149,7 +141,7 @@ class ByteBar:
             self._bar.refresh()
 
 
-class TileBar:
+class TileBar(_Bar):
     """A bar over the tiles of a picture.
 
     Args:
@@ -157,23 +149,10 @@ class TileBar:
     """
 
     def __init__(self, shown: bool) -> None:
-        self._bar: Any = None
         if shown:
             from tqdm import tqdm
 
             self._bar = tqdm(total=0, bar_format=TILE_BAR, file=sys.stderr, leave=False)
-
-    def __enter__(self) -> TileBar:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
     def set(self, done: int, total: int) -> None:
         """So many tiles are done."""
