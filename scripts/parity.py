@@ -16,7 +16,14 @@ from _environment import ROOT, environment
 STAGES = [
     ["torch==2.13.0"],
     # scipy: diffusers needs it for LMS and does not ask for it.
-    ["diffusers==0.42.1", "transformers==5.23.0", "peft==0.21.2", "scipy==1.16.3", "--editable", ".[dev]"],
+    [
+        "diffusers==0.42.1",
+        "transformers==5.23.0",
+        "peft==0.21.2",
+        "scipy==1.16.3",
+        "--editable",
+        ".[dev]",
+    ],
 ]
 
 

@@ -17,6 +17,7 @@ from sdlite.engine import (
     Session,
     SessionReport,
     TensorSpec,
+    nothing,
     report_of,
 )
 from sdlite.errors import EngineError, PackageInvalid
@@ -95,6 +96,12 @@ class ChainSession:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run all segments; raises ``EngineError`` for a missing or unknown input."""
+        return self.run_in_parts(inputs, nothing)
+
+    def run_in_parts(
+        self, inputs: Mapping[str, Array], between: Callable[[], object]
+    ) -> dict[str, Array]:
+        """The same; ``between`` is called before each segment and may raise."""
         known = [spec.name for spec in self._inputs]
         wrong = [f"{name} is missing" for name in known if name not in inputs]
         wrong += [f"{name} is unknown" for name in inputs if name not in known]
@@ -102,6 +109,7 @@ class ChainSession:
             raise self._where(f"wrong inputs: {', '.join(wrong)}; it takes {', '.join(known)}")
         values = dict(inputs)
         for index, session in enumerate(self._sessions):
+            between()
             if self._huge_pages:
                 prefer_huge_pages()
             values.update(session.run({spec.name: values[spec.name] for spec in session.inputs}))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from sdlite.chain import open_chain
-from sdlite.engine import Runtime, Session, TensorSpec, report_of
+from sdlite.engine import InParts, Runtime, Session, TensorSpec, nothing, report_of
 from sdlite.errors import RequestError
 from sdlite.memory import release_free_memory
 from sdlite.package import Package
@@ -24,6 +24,8 @@ FindRuntime = Callable[[str], Runtime]
 class Meter:
     """Adds up what a phase spends in the engine."""
 
+    check: Callable[[], object] = nothing
+    """Called before everything an engine is asked; raises when nobody wants the answer any more."""
     load_seconds: float = 0.0
     engine_seconds: float = 0.0
     calls: int = 0
@@ -50,7 +52,7 @@ class Meter:
 
 
 class MeteredSession:
-    """A session that writes the time of its calls to a meter."""
+    """A session that writes the time of its calls to a meter, and asks it before each."""
 
     def __init__(self, session: Session, meter: Meter) -> None:
         self._session = session
@@ -68,8 +70,11 @@ class MeteredSession:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run once, timed."""
+        self._meter.check()
         start = time.perf_counter()
         try:
+            if isinstance(self._session, InParts):
+                return self._session.run_in_parts(inputs, self._meter.check)
             return self._session.run(inputs)
         finally:
             self._meter.engine_seconds += time.perf_counter() - start

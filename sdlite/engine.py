@@ -15,10 +15,10 @@ An adapter knows nothing of prompts, model names, downloads or pictures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from sdlite.types import Array, Device
 
@@ -158,6 +158,21 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free the weights; may be called twice."""
+        ...
+
+
+def nothing() -> None:
+    """Where something may be called and nothing has to be."""
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """A session that runs in parts, between which it can be left."""
+
+    def run_in_parts(
+        self, inputs: Mapping[str, Array], between: Callable[[], object]
+    ) -> dict[str, Array]:
+        """As ``Session.run``; ``between`` is called before each part and may raise."""
         ...
 
 

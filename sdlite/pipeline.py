@@ -219,7 +219,8 @@ class Pipeline:
                 model's own answer to save time.
             resume: a ``Step.state`` of the same whole ``Request``, to go on from there to the bit.
             on_step: called after each step, in the same thread.
-            cancel: set from any thread, it ends the job with ``Cancelled`` after the current step.
+            cancel: set from any thread, it ends the job with ``Cancelled`` after the engine call,
+                or the segment of one, it is at.
             stop: set from any thread, it ends sampling after the current step too, but what the
                 model took the picture for at that moment is decoded and returned, with a note.
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sdlite.components import Meter
+from sdlite.engine import nothing
 from sdlite.memory import PeakWatch
 from sdlite.types import PhaseReport
 
 
 class Recorder:
-    """Measures the phases of one run."""
+    """Measures the phases of one run.
 
-    def __init__(self) -> None:
+    Args:
+        check: called before everything an engine is asked; may raise.
+    """
+
+    def __init__(self, check: Callable[[], object] = nothing) -> None:
+        self._check = check
         self.reports: list[PhaseReport] = []
         self.peak_bytes: int | None = None
         self.notes: list[str] = []
@@ -23,7 +29,7 @@ class Recorder:
     @contextmanager
     def phase(self, name: str) -> Iterator[Meter]:
         """Measure one phase; its report is there when it ended, however it ended."""
-        meter = Meter()
+        meter = Meter(self._check)
         self._outside = 0.0
         start = time.perf_counter()
         watch = PeakWatch()

@@ -55,7 +55,7 @@ class Run:
     ) -> None:
         self.plans = tuple(plans)
         self.applied = tuple(applied)
-        self.recorder = Recorder()
+        self.recorder = Recorder(partial(check_cancel, cancel))
         self.notes = list(unused_options(request))
         self.ladder = ladder
         self._stages = stages_of(request)

@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from sdlite.engine import Artifact, Session, TensorSpec
+from sdlite.engine import Artifact, Session, TensorSpec, nothing
 from sdlite.memory import release_free_memory
 from sdlite.types import Array, Float32
 
@@ -244,9 +244,15 @@ class TiledSession:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run picture by picture; ``(batch, channels, height, width)`` in and out."""
+        return self.run_in_parts(inputs, nothing)
+
+    def run_in_parts(
+        self, inputs: Mapping[str, Array], between: Callable[[], object]
+    ) -> dict[str, Array]:
+        """The same; ``between`` is called before each band and may raise."""
         (given,) = (np.asarray(inputs[spec.name], np.float32) for spec in self._inputs)
         with self._lock:
-            results = [self._one(given[index]) for index in range(len(given))]
+            results = [self._one(given[index], between) for index in range(len(given))]
         return {self._outputs[0].name: np.stack(results)}
 
     def close(self) -> None:
@@ -256,7 +262,7 @@ class TiledSession:
                 session.close()
             self._sessions.clear()
 
-    def _one(self, given: Float32) -> Float32:
+    def _one(self, given: Float32, between: Callable[[], object]) -> Float32:
         name = self._inputs[0].name
         maps: dict[str, FeatureMap | Float32] = {name: given}
         statistics: dict[str, Statistics] = {}
@@ -266,7 +272,7 @@ class TiledSession:
             for spec in artifact.outputs:
                 if spec.name in self._groups:
                     statistics[spec.name] = Statistics(self._groups[spec.name])
-            self._part(index, count, maps, statistics)
+            self._part(index, count, maps, statistics, between)
             for spec in artifact.inputs:
                 if self._last[spec.name] == index:
                     maps.pop(spec.name, None)
@@ -282,6 +288,7 @@ class TiledSession:
         count: int,
         maps: dict[str, FeatureMap | Float32],
         statistics: Mapping[str, Statistics],
+        between: Callable[[], object],
     ) -> None:
         """Run one graph over all bands and put its answer among the maps."""
         artifact = self._artifacts[index]
@@ -304,6 +311,7 @@ class TiledSession:
         result: FeatureMap | Float32 | None = None
         window = _read(taken, pieces[0].window)
         for number, piece in enumerate(pieces):
+            between()
             values = session.run({**window, **numbers})[output.name][0, :, piece.keep]
             if number + 1 < len(pieces):
                 # Before the answer may overwrite rows that the next band looks back at.

@@ -10,7 +10,7 @@ import pytest
 
 from sdlite.chain import ChainSession, _release_every, open_chain
 from sdlite.engine import Artifact, LoadOptions, TensorSpec
-from sdlite.errors import EngineError, PackageInvalid
+from sdlite.errors import Cancelled, EngineError, PackageInvalid
 from sdlite.types import Array, Device
 
 DEVICE = Device("fake", "fake", "")
@@ -160,3 +160,19 @@ def test_gaps(indices: list[int]) -> None:
 def test_no_graph() -> None:
     with pytest.raises(PackageInvalid, match="no graph"):
         opened(FakeRuntime())
+
+
+def test_left_between_segments() -> None:
+    chain = chain_of(Adds("a", "b"), Adds("b", "c"), Adds("c", "d"))
+    calls = []
+
+    def leave() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise Cancelled("stopped as asked")
+
+    with pytest.raises(Cancelled):
+        chain.run_in_parts({"a": np.ones(1, np.float32)}, leave)
+    assert len(calls) == 3
+    # What was left half done is no matter to the next run.
+    assert chain.run({"a": np.ones(1, np.float32)})["d"] == 1

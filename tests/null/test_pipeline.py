@@ -256,6 +256,28 @@ def test_cancelled_from_another_thread(opened: Opener) -> None:
     assert len(pipe.generate("x", steps=1).images) == 1
 
 
+@pytest.mark.parametrize("component", ["text_encoder", "unet", "vae_decoder"])
+def test_cancelled_in_a_call_nothing_more_is_asked(
+    package: Path, monkeypatch: pytest.MonkeyPatch, component: str
+) -> None:
+    """A step of Heun's method takes two calls; prompts and pictures are more than one."""
+    cancel, runs = threading.Event(), []
+
+    def note(event: str, artifact: Artifact) -> None:
+        if event == "run":
+            runs.append(artifact.component)
+            if artifact.component == component:
+                cancel.set()
+
+    monkeypatch.setitem(registry._runtimes, "null", NullRuntime({}, note))
+    request = Request("x", "y", steps=4, sampler="Heun", seed=1, images=2)
+    with sdlite.load(package, runtime="null") as pipe:
+        with pytest.raises(Cancelled):
+            pipe.generate(request, cancel=cancel)
+        assert runs.count(component) == 1 and runs[-1] == component
+        assert len(pipe.generate(request).images) == 2
+
+
 @pytest.mark.parametrize("hires", [None, sdlite.Hires(scale=2.0, steps=4)])
 def test_stopped_early_keeps_what_the_model_saw(opened: Opener, hires: sdlite.Hires | None) -> None:
     pipe = opened()
