@@ -35,7 +35,8 @@ def load(
 
     Args:
         model: name of a model in the model folders, or the path of a package, of an ONNX folder
-            made by optimum or diffusers, or of Core ML resources made by Apple's tools.
+            made by optimum or diffusers, of an OpenVINO folder made by optimum-intel, or of Core ML
+            resources made by Apple's tools.
         threads: compute threads; None is the number of physical cores.
         precision: what to compute in, ``fp32``, ``bf16`` or ``fp16``; None takes what is fastest on
             the device without visible cost.

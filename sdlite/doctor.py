@@ -18,7 +18,7 @@ import numpy as np
 
 from sdlite import api, compilecache, home, registry, settings
 from sdlite.engine import LoadOptions, report_of
-from sdlite.engines import format_of, precision_for, variants
+from sdlite.engines import formats_read, precision_for, variants
 from sdlite.errors import RuntimeUnavailable, SdliteError
 from sdlite.hardware import describe
 from sdlite.package import Package
@@ -99,9 +99,9 @@ def _shipped() -> Package | None:
 
 def _run(package: Package, device: Device) -> dict[str, Any]:
     start = time.perf_counter()
-    format = format_of(device.runtime)
     graphs = (
         package.find("text_encoder", variant, format=format)
+        for format in formats_read(device.runtime)
         for variant in variants(device.runtime, "normal", device.name)
     )
     (artifact,) = next((found for found in graphs if found), (None,))

@@ -54,14 +54,15 @@ class Artifact:
     component: str
     """``text_encoder``, ``unet``, ``vae_encoder``, ``vae_decoder`` ..."""
     format: str
-    """``onnx`` or ``coreml``."""
+    """``onnx``, ``openvino`` (an IR) or ``coreml``."""
     variant: str
     """``plain``, ``fused``, ``segment``, ``embeddings`` ...; ``+control`` ends those that also take
     what ControlNets say. Of Core ML graphs how attention is written: ``original`` or
     ``split_einsum``."""
     precision: str
-    """Precision of the stored weights: ``fp32``, ``fp16``; ``palette4``, ``palette6`` and
-    ``palette8`` are indices of so many bits into float16 values."""
+    """Precision of the stored weights: ``fp32``, ``fp16``; ``int8``, and ``w8`` or ``w4`` where
+    only weights are narrow; ``palette4``, ``palette6`` and ``palette8`` are indices of so many bits
+    into float16 values."""
     graph: str
     """Graph file, relative to the package, with forward slashes."""
     graph_size: int

@@ -22,8 +22,8 @@ VARIANTS: Mapping[tuple[str, str], tuple[str, ...]] = {
 }
 """Graph variants an engine runs in a memory mode, best first; others take ``plain``. OpenVINO
 takes the same time for either of its two (SD1.5's U-Net: 2.47 s); plain has fewer nodes."""
-FORMATS: Mapping[str, str] = {"coreml": "coreml"}
-"""Format of the graphs an engine reads, where it is not ONNX."""
+FORMATS: Mapping[str, tuple[str, ...]] = {"coreml": ("coreml",), "openvino": ("openvino", "onnx")}
+"""Formats of the graphs an engine reads, best first, where that is not ONNX alone."""
 NEURAL_ENGINE = frozenset({"cpu_and_ne", "all"})
 """Devices of Core ML for which attention is better written head by head."""
 MODES: Mapping[str, tuple[str, ...]] = {"openvino": ("normal",), "coreml": ("normal",)}
@@ -43,9 +43,9 @@ def variants(runtime: str, mode: str, device: str = "") -> tuple[str, ...]:
     return found[::-1] if runtime == "coreml" and device in NEURAL_ENGINE else found
 
 
-def format_of(runtime: str) -> str:
-    """Format of the graphs an engine reads."""
-    return FORMATS.get(runtime, "onnx")
+def formats_read(runtime: str) -> tuple[str, ...]:
+    """Formats of the graphs an engine reads, best first."""
+    return FORMATS.get(runtime, ("onnx",))
 
 
 def formats_of(package: Package) -> frozenset[str]:
@@ -69,12 +69,12 @@ def graphs(
     also takes, the end of its variant. Raises ``NoPlan``.
     """
     for item in (device, *others):
-        format = format_of(item.runtime)
         names = variants(item.runtime, mode, item.name) if variant is None else (variant,)
-        for name in names:
-            found = package.find(component, name + extension, format=format)
-            if found and all(not item.opset or a.opset <= item.opset for a in found):
-                return item, found
+        for format in formats_read(item.runtime):
+            for name in names:
+                found = package.find(component, name + extension, format=format)
+                if found and all(not item.opset or a.opset <= item.opset for a in found):
+                    return item, found
     what = component if variant is None else f"{variant} {component}"
     raise NoPlan(
         [
@@ -238,9 +238,9 @@ def prefers_openvino(device: Device) -> bool:
 def _readers(devices: Sequence[Device], package: Package) -> list[Device]:
     """Devices that read a format the package has."""
     formats = formats_of(package)
-    found = [item for item in devices if format_of(item.runtime) in formats]
+    found = [item for item in devices if formats & set(formats_read(item.runtime))]
     if not found:
-        wanted = sorted({format_of(item.runtime) for item in devices})
+        wanted = sorted({formats_read(item.runtime)[-1] for item in devices})
         there = ", ".join(dict.fromkeys(item.runtime for item in devices))
         raise RequestError(
             f"{package.manifest.name} has {' and '.join(sorted(formats))} graphs, which {there} "
@@ -286,6 +286,8 @@ def _measured(device: Device) -> bool:
 
 
 def _why(device: Device, package: Package) -> str:
+    if "onnx" not in formats_of(package):
+        return "openvino, because the model's graphs are written for it"
     if _in_eight_bits(package):
         return "openvino, because it computes what this package has in 8 bits in 8 bits"
     if device.precisions[0] == "bf16":

@@ -21,7 +21,7 @@ OPENVINO_NARROW = 0.6
 """Activations in 16 bits against those of float32: most tensors are half as large."""
 SCORE_BYTES = 2 * 8 * 4
 """For a pair of cells, where attention is not fused: 8 heads' scores in float32, and a copy."""
-STORED_BYTES = {"fp16": 2, "int8": 1, "w8": 1}
+STORED_BYTES = {"fp16": 2, "int8": 1, "w8": 1, "w4": 0.5}
 """Bytes of most numbers of a weight file by its precision; 4 for others."""
 OPENING_INT8 = 5.0
 """Private bytes for each byte of 8-bit weights while ONNX Runtime opens them normally."""
@@ -83,10 +83,11 @@ def component_bytes(
     if runtime == "openvino":
         # It packs the weights for what it computes in, and reads them from pages of the file.
         narrow = precision in ("bf16", "fp16")
-        elements = stored // STORED_BYTES.get(artifacts[0].precision, 4)
+        elements = stored / STORED_BYTES.get(artifacts[0].precision, 4)
         wide = 2 if narrow else 4
         # What is computed in 8 bits stays so; of weights alone in 8 bits convolutions' are widened.
-        share = {"int8": 1.0, "w8": (1.0 + wide) / 2}.get(artifacts[0].precision, wide)
+        shares = {"int8": 1.0, "w8": (1.0 + wide) / 2, "w4": (0.5 + wide) / 2}
+        share = shares.get(artifacts[0].precision, wide)
         packed = int(elements * share * OPENVINO_WEIGHTS)
         return packed + int(activations * (OPENVINO_NARROW if narrow else 1.0)), stored
     # Opened normally, ONNX Runtime keeps its own packed fp32 copy of every weight; mapped, the

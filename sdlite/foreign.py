@@ -2,8 +2,9 @@
 
 Known: folders of optimum (``optimum-cli export onnx``) and of diffusers'
 ``OnnxStableDiffusionPipeline``: ``model_index.json`` and one folder a component with ``model.onnx``
-in it; and Apple's Core ML resources (``sdlite.applefolder``). What the graphs take and give is read
-from the files, not assumed.
+in it; of optimum-intel (``optimum-cli export openvino``), which have ``openvino_model.xml`` and
+``openvino_model.bin`` there; and Apple's Core ML resources (``sdlite.applefolder``). What the
+graphs take and give is read from the files, not assumed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sdlite import __version__
-from sdlite.engine import Artifact, FileEntry
+from sdlite.engine import FileEntry
 from sdlite.errors import PackageInvalid, PackageMissing, UnknownFamily
+from sdlite.foreigngraphs import artifact_of, find_graphs, format_at, read_graph, weights_of
 from sdlite.manifest import (
     MANIFEST,
     MAX_TOKENS,
@@ -31,9 +33,8 @@ from sdlite.manifest import (
     NoiseTable,
     Source,
     Tokenizer,
-    WeightFile,
 )
-from sdlite.onnxfile import OnnxFile, read_onnx
+from sdlite.onnxfile import GraphFile
 from sdlite.package import Package, hash_file
 from sdlite.ports import bind
 
@@ -41,7 +42,8 @@ Name = TypeVar("Name")
 
 INDEX = "model_index.json"
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
-NEEDED = COMPONENTS[:3]
+NEEDED = 3
+"""So many of them must be there; without the encoder there is no editing."""
 ROLES = ("noisy", "timestep", "context")
 """What a U-Net of this family takes, and nothing else."""
 PREDICTIONS: dict[str, Literal["epsilon", "v_prediction"]] = {
@@ -84,14 +86,14 @@ def is_foreign(path: Path) -> bool:
     from sdlite.applefolder import is_apple
 
     try:
-        onnx = (path / INDEX).is_file() and any((path / "unet").glob("*.onnx"))
-        return not (path / MANIFEST).exists() and (onnx or is_apple(path))
+        graphs = (path / INDEX).is_file() and format_at(path) is not None
+        return not (path / MANIFEST).exists() and (graphs or is_apple(path))
     except OSError:
         return False
 
 
 def open_foreign(path: Path) -> Package:
-    """Open an ONNX pipeline of optimum or diffusers, or Core ML resources of Apple's tools.
+    """Open a pipeline of optimum, optimum-intel or diffusers, or Core ML resources of Apple's.
 
     Reads its small files and the tables of its graphs, no weights.
 
@@ -113,15 +115,12 @@ def open_foreign(path: Path) -> Package:
 def _open(path: Path) -> Package:
     index = _json(path / INDEX)
     kind = str(index.get("_class_name", "no class name"))
-    graphs = {name: graph for name in COMPONENTS if (graph := _graph(path, name)) is not None}
-    missing = [name for name in NEEDED if name not in graphs]
-    if missing:
-        raise PackageMissing(f"{path} has no {', '.join(missing)} graph (NAME/model.onnx)")
-    files = {name: _read(graph) for name, graph in graphs.items()}
+    format, graphs = find_graphs(path, COMPONENTS, NEEDED)
+    files = {name: read_graph(graph) for name, graph in graphs.items()}
     _check_family(path, kind, files["unet"])
     noise, prediction = _scheduler(path)
     latent = _latent(path, files["unet"])
-    artifacts = tuple(_artifact(path, name, graphs[name], file) for name, file in files.items())
+    artifacts = tuple(artifact_of(path, name, graphs[name], file) for name, file in files.items())
     manifest = Manifest(
         version=VERSION,
         reader=1,
@@ -133,15 +132,15 @@ def _open(path: Path) -> Package:
         tokenizers=(_tokenizer(path),),
         defaults=_defaults(path, latent, files["unet"]),
         licence=Licence(_licence(path)),
-        source=Source("onnx", f"{path.resolve().name} ({kind})", ""),
+        source=Source(format, f"{path.resolve().name} ({kind})", ""),
         exporter=__version__,
         artifacts=artifacts,
-        weights=_weights(path, graphs, files),
+        weights=weights_of(graphs, files),
     )
     return ForeignPackage(path, manifest)
 
 
-def _check_family(path: Path, kind: str, unet: OnnxFile) -> None:
+def _check_family(path: Path, kind: str, unet: GraphFile) -> None:
     known = {spec.name for role in ROLES if (spec := bind(unet.inputs, role)) is not None}
     others = sorted(spec.name for spec in unet.inputs if spec.name not in known)
     reason = ""
@@ -156,62 +155,6 @@ def _check_family(path: Path, kind: str, unet: OnnxFile) -> None:
             f"{path} is a {kind}, which this version of sdlite cannot run ({reason}); "
             "it runs Stable Diffusion 1.x pipelines"
         )
-
-
-def _graph(path: Path, component: str) -> Path | None:
-    folder = path / component
-    usual = folder / "model.onnx"
-    if usual.is_file():
-        return usual
-    found = sorted(folder.glob("*.onnx"))
-    if len(found) > 1:
-        raise PackageInvalid(
-            f"{folder} holds {', '.join(item.name for item in found)} and no model.onnx; "
-            "keep the one to use"
-        )
-    return found[0] if found else None
-
-
-def _read(graph: Path) -> OnnxFile:
-    try:
-        return read_onnx(graph)
-    except (ValueError, OSError) as error:
-        raise PackageInvalid(f"{graph} cannot be opened: {error}") from error
-
-
-def _artifact(root: Path, component: str, graph: Path, file: OnnxFile) -> Artifact:
-    external = sorted(file.locations)
-    return Artifact(
-        component=component,
-        format="onnx",
-        variant="plain",
-        precision=file.precision,
-        graph=graph.relative_to(root).as_posix(),
-        graph_size=graph.stat().st_size,
-        graph_sha256="",
-        inputs=tuple(file.inputs),
-        outputs=tuple(file.outputs),
-        weights=f"{component}/{external[0]}" if external else None,
-        opset=file.opsets.get("", 0),
-        domains=tuple(sorted(domain for domain in file.opsets if domain not in ("", "ai.onnx"))),
-    )
-
-
-def _weights(
-    root: Path, graphs: Mapping[str, Path], files: Mapping[str, OnnxFile]
-) -> dict[str, WeightFile]:
-    """Sizes of external weights; which tensor lies where stays in the graph."""
-    found = {}
-    for component, file in files.items():
-        paths = [graphs[component].parent / location for location in sorted(file.locations)]
-        absent = [item for item in paths if not item.is_file()]
-        if absent:
-            raise PackageMissing(f"{absent[0]}, the weights of {graphs[component]}, is missing")
-        if paths:
-            size = sum(item.stat().st_size for item in paths)
-            name = f"{component}/{sorted(file.locations)[0]}"
-            found[component] = WeightFile(FileEntry(name, size, ""), file.precision, {})
-    return found
 
 
 def _scheduler(path: Path) -> tuple[NoiseTable, Literal["epsilon", "v_prediction"]]:
@@ -229,7 +172,7 @@ def _scheduler(path: Path) -> tuple[NoiseTable, Literal["epsilon", "v_prediction
     return NoiseTable(betas, start, end, steps), prediction
 
 
-def _latent(path: Path, unet: OnnxFile) -> LatentSpace:
+def _latent(path: Path, unet: GraphFile) -> LatentSpace:
     places = [path / name / "config.json" for name in ("vae_decoder", "vae", "vae_encoder")]
     where = next((place for place in places if place.is_file()), None)
     config = _json(where) if where is not None else {}
@@ -251,7 +194,7 @@ def _latent(path: Path, unet: OnnxFile) -> LatentSpace:
     return LatentSpace(channels, 2 ** (len(blocks) - 1), scale)
 
 
-def _defaults(path: Path, latent: LatentSpace, unet: OnnxFile) -> Defaults:
+def _defaults(path: Path, latent: LatentSpace, unet: GraphFile) -> Defaults:
     sample = bind(unet.inputs, "noisy")
     cells = sample.shape[2:] if sample is not None else ()
     sides = [side for side in cells if isinstance(side, int)]

@@ -283,8 +283,10 @@ def _one(path: Path) -> Iterator[Model]:
         yield Model(path.name, path, "package")
     elif _is_file(path / "model_index.json"):
         from sdlite.foreign import is_foreign
+        from sdlite.foreigngraphs import format_at
 
-        yield Model(path.name, path, "onnx" if is_foreign(path) else "checkpoint")
+        kind = format_at(path) if is_foreign(path) else None
+        yield Model(path.name, path, kind or "checkpoint")
     elif any(_is_folder(path / name) for name in APPLE):
         yield Model(path.name, path, "coreml")
     elif path.suffix.lower() in CHECKPOINTS and _is_file(path):

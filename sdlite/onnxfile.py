@@ -55,18 +55,20 @@ _DTYPES = {
     10: "float16",
     11: "float64",
 }
+_STORED = {1: "fp32", 16: "fp16", 10: "fp16", 2: "w8", 3: "w8", 21: "w4", 22: "w4"}
+"""Precision of weights by ONNX dtype number; others are no weights, or not the most."""
 
 
 @dataclass
-class OnnxFile:
-    """What an ONNX file says about itself."""
+class GraphFile:
+    """What a graph's file says about itself: an ONNX file, or an IR (``sdlite.irfile``)."""
 
     inputs: list[TensorSpec] = field(default_factory=list)
     """Inputs that must be given."""
     outputs: list[TensorSpec] = field(default_factory=list)
     """Outputs."""
     opsets: dict[str, int] = field(default_factory=dict)
-    """Opset version by domain; the default domain is ``""``."""
+    """ONNX opset by domain; the default domain is ``""``. Empty for other formats."""
     initializers: dict[str, str | None] = field(default_factory=dict)
     """Weights of the main graph by name: the file they lie in, None for this one."""
     elements: dict[int, int] = field(default_factory=dict)
@@ -78,14 +80,17 @@ class OnnxFile:
 
     @property
     def precision(self) -> str:
-        """``fp16`` when most weights are stored so, else ``fp32``."""
-        half, single = self.elements.get(10, 0), self.elements.get(1, 0)
-        return "fp16" if half > single else "fp32"
+        """How most weights are stored: ``fp32``, ``fp16``, ``w8`` or ``w4``."""
+        counts = dict.fromkeys(("fp32", "fp16", "w8", "w4"), 0)
+        for dtype, count in self.elements.items():
+            if dtype in _STORED:
+                counts[_STORED[dtype]] += count
+        return max(counts, key=lambda name: counts[name])
 
 
-def read_onnx(path: Path) -> OnnxFile:
+def read_onnx(path: Path) -> GraphFile:
     """Read a file; raises ``ValueError`` when it is no ONNX file, ``OSError`` when unreadable."""
-    found = OnnxFile()
+    found = GraphFile()
     with path.open("rb") as stream:
         size = stream.seek(0, 2)
         if size == 0:
@@ -104,7 +109,7 @@ def read_onnx(path: Path) -> OnnxFile:
     return found
 
 
-def _walk(found: OnnxFile, data: memoryview, start: int, end: int, kind: str, depth: int) -> None:
+def _walk(found: GraphFile, data: memoryview, start: int, end: int, kind: str, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise ValueError("its graphs are nested too deeply")
     for number, wire, first, last in fields(data, start, end):

@@ -13,7 +13,9 @@ import numpy as np
 from sdlite import compilecache
 from sdlite.engine import Artifact, LoadOptions, TensorSpec
 from sdlite.errors import EngineError, OutOfMemory
-from sdlite.onnxfile import OnnxFile, read_onnx
+from sdlite.irfile import SUFFIX as IR
+from sdlite.irfile import read_ir
+from sdlite.onnxfile import GraphFile, read_onnx
 from sdlite.types import Array
 
 _MEMORY = re.compile(
@@ -66,14 +68,14 @@ def _as(value: Array, dtype: str) -> Array:
     return np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
 
 
-def read_safely(path: Path) -> OnnxFile:
+def read_safely(path: Path) -> GraphFile:
     """What a graph file says, once everything it refers to lies in its own folder.
 
-    Raises ``ValueError`` when the file is no ONNX file or refers to a file outside, ``OSError``
-    when it cannot be read. A graph that is a link (as in a download cache) may have its data
-    beside the file it leads to.
+    Raises ``ValueError`` when the file is no ONNX file and no IR, or refers to a file outside,
+    ``OSError`` when it cannot be read. A graph that is a link (as in a download cache) may have its
+    data beside the file it leads to.
     """
-    found = read_onnx(path)
+    found = read_ir(path) if path.suffix == IR else read_onnx(path)
     folders = (path.parent.resolve(), path.resolve().parent)
     for location in sorted(found.locations):
         data = (path.parent / location).resolve()
@@ -86,7 +88,7 @@ def read_safely(path: Path) -> OnnxFile:
 
 def compile_key(
     path: Path,
-    file: OnnxFile,
+    file: GraphFile,
     artifact: Artifact,
     device: str,
     engine: str,

@@ -1,9 +1,10 @@
 """OpenVINO adapter: processors, Intel GPUs and NPUs are its devices.
 
-It reads the same graphs and weight file as the ONNX Runtime adapter. Free dimensions that the
-options give become static, which is what makes it fast; others stay free. Weights are packed into
-private memory for the precision it computes in, and the file's pages they come from are dropped by
-the system when it wants them back. What was compiled is kept in the compile cache.
+It reads the same graphs and weight file as the ONNX Runtime adapter, and IRs of its own. Free
+dimensions that the options give become static, which is what makes it fast; others stay free.
+Weights are packed into private memory for the precision it computes in, and the file's pages they
+come from are dropped by the system when it wants them back. What was compiled is kept in the
+compile cache.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class OvRuntime:
     """OpenVINO."""
 
     name: ClassVar[str] = "openvino"
-    formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
+    formats: ClassVar[frozenset[str]] = frozenset({"onnx", "openvino"})
 
     def version(self) -> str:
         """Version of the installed OpenVINO; raises ``RuntimeUnavailable``."""
@@ -119,6 +120,9 @@ class OvRuntime:
         path = root / artifact.graph
         try:
             found = read_safely(path)
+            # An IR does not name its free dimensions; who describes the artifact does.
+            found.inputs = list(artifact.inputs) or found.inputs
+            found.outputs = list(artifact.outputs) or found.outputs
             replaced = sorted(options.weights.keys() & found.initializers.keys())
             compiled, keep, notes = ovcache.compile_cached(
                 core, path, found, artifact, device.name, config, options, replaced, self.version()

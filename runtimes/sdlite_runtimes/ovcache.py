@@ -12,7 +12,7 @@ import numpy as np
 
 from sdlite import compilecache
 from sdlite.engine import Artifact, LoadOptions
-from sdlite.onnxfile import OnnxFile
+from sdlite.onnxfile import GraphFile
 from sdlite_runtimes.common import compile_key
 from sdlite_runtimes.ovsupport import words
 
@@ -29,7 +29,7 @@ Compiled = tuple[Any, list[object], tuple[str, ...]]
 def compile_cached(
     core: Any,
     path: Path,
-    file: OnnxFile,
+    file: GraphFile,
     artifact: Artifact,
     device: str,
     config: Mapping[str, Any],
@@ -92,14 +92,14 @@ def compile_cached(
     return compiled, keep, tuple(notes)
 
 
-def _only_weights(path: Path, file: OnnxFile) -> Path | None:
+def _only_weights(path: Path, file: GraphFile) -> Path | None:
     """The one file all of a graph's large weights lie in; None when there is none or several."""
     if len(file.locations) != 1:
         return None
     return path.parent / next(iter(file.locations))
 
 
-def _fix(model: Any, file: OnnxFile, dimensions: Mapping[str, int]) -> None:
+def _fix(model: Any, file: GraphFile, dimensions: Mapping[str, int]) -> None:
     """Make the dimensions that are given static; those the graph does not have do not count."""
     shapes = {}
     for spec in file.inputs:

@@ -12,7 +12,7 @@ from sdlite_runtimes.nullpackage import write_null_package
 
 import sdlite
 from sdlite.engine import LoadOptions, TensorSpec
-from sdlite.errors import NoPlan
+from sdlite.errors import NoPlan, PackageMissing, RequestError
 from sdlite.foreign import open_foreign
 from sdlite.ports import EncoderPort
 from sdlite.registry import devices, get
@@ -150,6 +150,66 @@ def draw(folder: Path, **how: object) -> np.ndarray:
         )
     assert [picture.size for picture in result.images] == [(64, 48)] * 2
     return np.stack([np.asarray(picture) for picture in result.images])
+
+
+@pytest.fixture
+def intel_folder(optimum_folder: Path) -> Path:
+    """The same as optimum-intel lays it out: each graph as OpenVINO writes it, weights in fp16."""
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    core = openvino.Core()
+    for graph in optimum_folder.glob("*/model.onnx"):
+        model = core.read_model(str(graph))
+        openvino.save_model(model, graph.with_name("openvino_model.xml"))
+        graph.unlink()
+    (optimum_folder / "unet" / "weights.pb").unlink()
+    return optimum_folder
+
+
+def test_an_openvino_folder_opens_as_it_is(intel_folder: Path, diffusers_folder: Path) -> None:
+    package = open_foreign(intel_folder)
+    (unet,) = package.find("unet", "plain", format="openvino")
+    assert unet.weights == "unet/openvino_model.bin" and unet.precision == "fp16"
+    ports = {spec.name: (spec.dtype, spec.shape) for spec in (*unet.inputs, *unet.outputs)}
+    assert ports == {
+        "sample": ("float32", ("batch", 4, "height", "width")),
+        "timestep": ("int64", ()),
+        "encoder_hidden_states": ("float32", ("batch", "tokens", WIDTH)),
+        "out_sample": ("float32", ("batch", 4, "height", "width")),
+    }
+    with sdlite.load(intel_folder, threads=1, cache_limit=0) as pipe:
+        plan = pipe.plan(sdlite.Request("a red circle", width=64, height=48))
+    placed = plan.placement("unet")
+    assert placed.device.runtime == "openvino"
+    assert (placed.options.dimensions["height"], placed.options.dimensions["width"]) == (6, 8)
+    pictures = draw(intel_folder, precision="fp32", cache_limit=0)
+    # Weights in fp16 move some colours by a step or two.
+    assert np.abs(pictures.astype(int) - draw(diffusers_folder)).mean() < 1
+
+
+def test_an_openvino_folder_is_compiled_once(intel_folder: Path, tmp_path: Path) -> None:
+    (artifact,) = open_foreign(intel_folder).find("vae_decoder", "plain", format="openvino")
+    runtime, device = get("openvino"), devices("openvino", ("openvino",))[0]
+    options = LoadOptions(
+        cache=tmp_path / "cache", dimensions={"batch": 1, "height": 6, "width": 8}
+    )
+    latents = np.random.default_rng(5).standard_normal((1, 4, 6, 8)).astype(np.float32)
+    found = []
+    for _ in range(2):
+        session = runtime.load(artifact, intel_folder, device, options)
+        assert session.inputs[0].shape == (1, 4, 6, 8)
+        found.append(session.run({"latent_sample": latents})["sample"])
+        assert not session.report.notes
+        session.close()
+    np.testing.assert_array_equal(*found)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_only_openvino_reads_an_openvino_folder(intel_folder: Path) -> None:
+    with pytest.raises(RequestError, match="has openvino graphs, which onnxruntime cannot read"):
+        sdlite.load(intel_folder, runtime="onnxruntime")
+    (intel_folder / "unet" / "openvino_model.bin").unlink()
+    with pytest.raises(PackageMissing, match=r"openvino_model\.bin, the weights of"):
+        open_foreign(intel_folder)
 
 
 def test_both_layouts_draw_the_same(diffusers_folder: Path, optimum_folder: Path) -> None:

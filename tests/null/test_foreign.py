@@ -16,6 +16,7 @@ from sdlite_runtimes.nullpackage import write_null_package
 from sdlite.engine import LoadOptions
 from sdlite.errors import PackageInvalid, PackageMissing, UnknownFamily
 from sdlite.foreign import is_foreign, open_foreign
+from sdlite.irfile import read_ir
 from sdlite.onnxfile import read_onnx
 from sdlite.package import Package
 from sdlite.ports import DecoderPort, TextEncoderPort, UnetPort
@@ -357,3 +358,52 @@ def test_null_package_is_a_package(tmp_path: Path) -> None:
     package = Package.open(write_null_package(tmp_path / "p", size=32))
     package.verify()
     assert package.manifest.defaults.width == 32
+
+
+IR = """<?xml version="1.0"?>
+<net name="unet" version="11"><layers>
+<layer id="0" name="x" type="Parameter"><output>
+<port id="0" precision="FP32" names="sample"><dim>-1</dim><dim>4</dim></port></output></layer>
+<layer id="1" name="w" type="Const"><data element_type="{dtype}" shape="4, 8" offset="0" size="64"/>
+<output><port id="0" precision="FP16"><dim>4</dim><dim>8</dim></port></output></layer>
+<layer id="2" name="y" type="MatMul"><output>
+<port id="2" precision="FP32"><dim>-1</dim><dim>8</dim></port></output></layer>
+<layer id="3" name="z" type="Result"/></layers><edges>
+<edge from-layer="0" from-port="0" to-layer="2" to-port="0"/>
+<edge from-layer="2" from-port="2" to-layer="3" to-port="0"/></edges></net>"""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision"),
+    [("f32", "fp32"), ("f16", "fp16"), ("bf16", "fp16"), ("u8", "w8"), ("i4", "w4")],
+)
+def test_an_ir_says_its_ports_and_where_its_weights_lie(
+    tmp_path: Path, dtype: str, precision: str
+) -> None:
+    path = tmp_path / "openvino_model.xml"
+    path.write_text(IR.format(dtype=dtype))
+    found = read_ir(path)
+    assert [(s.name, s.dtype, s.shape) for s in found.inputs] == [("sample", "float32", ("?", 4))]
+    # A tensor without a name is called like the layer that gives it.
+    assert [(s.name, s.shape) for s in found.outputs] == [("y", ("?", 8))]
+    assert found.locations == {"openvino_model.bin"}
+    assert found.initializers == {"w": "openvino_model.bin"}
+    assert found.precision == precision
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no element found"),
+        ("<net", "unclosed token"),
+        ("<html/>", "no network with outputs"),
+        ('<!DOCTYPE net [<!ENTITY a "b">]><net/>', "declares entities"),
+        (IR.format(dtype="f32").replace('<edge from-layer="2" from-port="2"', "<edge"), "no Open"),
+        (IR.format(dtype="f32").replace('shape="4, 8"', 'shape="four"'), "no OpenVINO IR"),
+    ],
+)
+def test_what_is_no_ir_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "openvino_model.xml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_ir(path)
