@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 from types import FrameType
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sdlite.errors import OutputError
 from sdlite.server.state import Server
@@ -16,6 +19,8 @@ CONNECTIONS = 512
 """Connections at a time; more are answered 503."""
 IDLE_SECONDS = 20
 """How long a connection without a request stays open."""
+HEAD_SECONDS = 20.0
+"""How long the head of a request may take."""
 END_SECONDS = 20
 """How long answers may take to end after the jobs were cancelled."""
 
@@ -45,6 +50,42 @@ def url_of(listener: socket.socket) -> str:
     """Where to find the server."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Protocol(H11Protocol):
+    """Hangs up on who does not send the head of a request in time, or not at all.
+
+    uvicorn waits for that without end, until the places for connections are all taken.
+    """
+
+    _hurry: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Somebody is there."""
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        """Something came: the head of a request, part of one, or of a body."""
+        super().data_received(data)
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is there any more."""
+        self._relax()
+        super().connection_lost(exc)
+
+    def _expect(self) -> None:
+        """Give the head of a request its time, from the first moment on."""
+        if self.conn.their_state is not h11.IDLE:
+            self._relax()
+        elif self._hurry is None:
+            self._hurry = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _relax(self) -> None:
+        if self._hurry is not None:
+            self._hurry.cancel()
+            self._hurry = None
 
 
 class _Uvicorn(uvicorn.Server):
@@ -80,7 +121,7 @@ def serve(
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -86,6 +87,43 @@ def test_ends_when_asked_to(start: Callable[..., Running], name: str) -> None:
     output, errors = server.process.communicate(timeout=30)
     assert output == "" and "Traceback" not in errors and "secret" not in errors
     assert server.process.returncode in (0, 130, -getattr(signal, name))
+
+
+def test_who_sends_no_request_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    import uvicorn
+    from starlette.responses import PlainTextResponse
+    from uvicorn.server import ServerState
+
+    from sdlite.server import run
+
+    monkeypatch.setattr(run, "HEAD_SECONDS", 0.2)
+    config = uvicorn.Config(PlainTextResponse("fine"), log_config=None, lifespan="off", ws="none")
+    config.load()
+    head = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+
+    async def answers(*pieces: bytes) -> bytes:
+        """What comes until the server hangs up, each piece sent a moment after the other."""
+        loop = asyncio.get_running_loop()
+        state = ServerState()
+        server = await loop.create_server(
+            lambda: run.Protocol(config, state, {}, loop), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0.05)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+        return answer
+
+    assert asyncio.run(answers()) == b""
+    assert asyncio.run(answers(head)) == b""
+    assert b"fine" in asyncio.run(answers(head, b"Connection: close\r\n\r\n"))
+    # Between two requests there is more time, but not for half of the second.
+    assert asyncio.run(answers(head + b"\r\n", head)).count(b"fine") == 1
 
 
 def refusal(*words: str) -> str:
