@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "jpg", "webp")
 SUFFIXES = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
+QUALITY = 95
+"""Of JPEG and WebP."""
 STEM = "sdlite"
 """What numbered pictures in a folder are called: ``sdlite-0001.png``."""
 NUMBERED = re.compile(rf"{STEM}-(\d+)\.\w+", re.IGNORECASE)
@@ -37,6 +39,8 @@ class Destination:
     """``png``, ``jpg`` or ``webp``."""
     overwrite: bool = False
     """Whether ``names`` may replace files that are there."""
+    quality: int = QUALITY
+    """Of JPEG and WebP, 1 to 100."""
     _taken: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def check(self) -> None:
@@ -59,7 +63,7 @@ class Destination:
 
     def save(self, index: int, image: Image, infotext: str | None = None) -> Path:
         """Write picture ``index`` of the job; raises ``OutputError`` and leaves nothing then."""
-        data = encode(image, self.format, infotext)
+        data = encode(image, self.format, infotext, self.quality)
         make_folder(self.folder)
         if self.names:
             path = self.folder / self.names[index]
@@ -133,16 +137,19 @@ def destination(
     return result
 
 
-def encode(image: Image, format: str, infotext: str | None = None) -> bytes:
-    """A picture as the bytes of a file, with its parameters when ``infotext`` is given."""
+def encode(image: Image, format: str, infotext: str | None = None, quality: int = QUALITY) -> bytes:
+    """A picture as the bytes of a file, with its parameters when ``infotext`` is given.
+
+    ``quality``, 1 to 100, is that of JPEG and WebP.
+    """
     stream = io.BytesIO()
     if format == "png":
         image.save(stream, "PNG", pnginfo=metadata.png_text(infotext))
     elif format == "jpg":
         exif = metadata.exif_comment(infotext, metadata.JPEG_EXIF_BYTES)
-        image.save(stream, "JPEG", quality=95, subsampling=0, exif=exif)
+        image.save(stream, "JPEG", quality=quality, subsampling=0, exif=exif)
     elif format == "webp":
-        image.save(stream, "WEBP", quality=95, exif=metadata.exif_comment(infotext))
+        image.save(stream, "WEBP", quality=quality, exif=metadata.exif_comment(infotext))
     else:
         raise UnknownName("picture format", format, FORMATS)
     return stream.getvalue()

@@ -27,7 +27,10 @@ def from_base64(text: str, limits: Limits, name: str = "the image") -> bytes:
     """The bytes of base64, bare or in a ``data:`` URL."""
     if text[:8].lower().startswith(("http://", "https://", "file:", "ftp://")):
         raise Refused(
-            422, f"{name} is a URL; send the picture itself, URLs are not fetched", "url_refused"
+            422,
+            f"{name} is a URL; send the picture itself, URLs are not fetched "
+            "(a server started with --allow-fetch does)",
+            "url_refused",
         )
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
@@ -42,8 +45,16 @@ def from_base64(text: str, limits: Limits, name: str = "the image") -> bytes:
         raise Refused(422, f"{name} is not valid base64: {error}", "invalid_image") from error
 
 
-def open_bytes(data: bytes, limits: Limits, name: str = "the image") -> Image:
+def open_bytes(
+    data: bytes, limits: Limits, name: str = "the image", left: int | None = None
+) -> Image:
     """A picture as Pillow sees it, all of it read, nothing converted.
+
+    Args:
+        data: a file.
+        limits: of a picture.
+        name: of the picture, for errors.
+        left: pixels the request's pictures may still have; None for any number.
 
     Raises ``Refused`` for what is no picture, damaged or too large; the header tells before pixels
     are unpacked.
@@ -61,6 +72,13 @@ def open_bytes(data: bytes, limits: Limits, name: str = "the image") -> Image:
                     f"at most {limits.input_pixels} are read",
                     "image_too_large",
                 )
+            if left is not None and image.width * image.height > left:
+                raise Refused(
+                    422,
+                    f"{name} is too much: the pictures of a request may have "
+                    f"{limits.request_pixels} pixels together",
+                    "image_too_large",
+                )
             image.load()
             return image
     except UnidentifiedImageError as error:
@@ -74,16 +92,13 @@ def open_bytes(data: bytes, limits: Limits, name: str = "the image") -> Image:
         raise Refused(422, f"{name} is a damaged picture: {error}", "invalid_image") from error
 
 
-def read_picture(text: str, limits: Limits, name: str = "the image") -> Image:
-    """Base64 to an upright RGB or RGBA picture."""
-    return upright_of(from_base64(text, limits, name), limits, name)
-
-
-def upright_of(data: bytes, limits: Limits, name: str = "the image") -> Image:
-    """The bytes of a file to an upright RGB or RGBA picture."""
+def upright_of(
+    data: bytes, limits: Limits, name: str = "the image", left: int | None = None
+) -> Image:
+    """The bytes of a file to an upright RGB or RGBA picture; see ``open_bytes``."""
     from sdlite.image.source import upright
 
-    image = open_bytes(data, limits, name)
+    image = open_bytes(data, limits, name, left)
     try:
         return upright(image, name)
     except RequestError:
@@ -92,11 +107,13 @@ def upright_of(data: bytes, limits: Limits, name: str = "the image") -> Image:
         raise Refused(422, f"{name} is a damaged picture: {error}", "invalid_image") from error
 
 
-def to_base64(image: Image, format: str = "png", infotext: str | None = None) -> str:
+def to_base64(
+    image: Image, format: str = "png", infotext: str | None = None, quality: int | None = None
+) -> str:
     """A picture as the base64 of a file, with its parameters when ``infotext`` is given."""
-    from sdlite.output import encode
+    from sdlite.output import QUALITY, encode
 
-    return base64.b64encode(encode(image, format, infotext)).decode("ascii")
+    return base64.b64encode(encode(image, format, infotext, quality or QUALITY)).decode("ascii")
 
 
 def preview(server: Server, job: Job) -> Image | None:

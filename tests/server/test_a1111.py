@@ -250,6 +250,15 @@ def test_picture_formats_all_carry_parameters(client: Any, format: str) -> None:
     assert info["parameters"]["Prompt"] == "a" and info["parameters"]["Steps"] == "3"
 
 
+def test_quality_of_jpeg(client: Any) -> None:
+    sizes = []
+    for quality in (5, 100):
+        settings = {"samples_format": "jpg", "jpeg_quality": quality}
+        sizes.append(len(drawn(client, override_settings=settings)["images"][0]))
+    assert sizes[0] < sizes[1]
+    assert client.get(API + "options").json()["jpeg_quality"] == 95
+
+
 def test_png_info_without_parameters(client: Any) -> None:
     stream = io.BytesIO()
     text = PngInfo()
@@ -265,6 +274,7 @@ def test_styles(client: Any, place: Path) -> None:
     (place / "styles.csv").write_text("name,prompt,negative_prompt\nOil,oil painting,blurry\n")
     info = json.loads(drawn(client, styles=["Oil"])["info"])
     assert info["prompt"] == "a, oil painting" and info["negative_prompt"] == "blurry"
+    assert info["styles"] == ["Oil"]
     assert client.get(API + "prompt-styles").json()[0]["name"] == "Oil"
     assert "Did you mean 'Oil'" in refused(client, 404, styles=["oils"])
 

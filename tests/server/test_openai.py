@@ -57,6 +57,17 @@ def test_urls_hold_the_picture(client: Any) -> None:
     assert head == "data:image/webp;base64" and opened(coded).format == "WEBP"
 
 
+def test_compression(client: Any) -> None:
+    sizes = []
+    for compression in (0, 100):
+        body = {"prompt": "a", "steps": 1, "seed": 1, "output_format": "jpeg"}
+        body["output_compression"] = compression
+        (item,) = client.post(IMAGES + "generations", json=body).json()["data"]
+        assert opened(item["b64_json"]).format == "JPEG"
+        sizes.append(len(item["b64_json"]))
+    assert sizes[0] < sizes[1]
+
+
 def test_quality_is_a_share_of_the_steps(client: Any) -> None:
     steps = {}
     for quality in ("low", "auto", "high"):

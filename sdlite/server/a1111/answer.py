@@ -29,12 +29,13 @@ def answer(
 ) -> dict[str, Any]:
     """What a client gets; encodes pictures, so call it in a thread."""
     format = str(drawn.settings["samples_format"])
+    quality = int(drawn.settings["jpeg_quality"])
     pictures = [
         (image, text)
         for result in results
         for image, text in zip(result.images, result.infotexts, strict=True)
     ]
-    about = info(server, job, results)
+    about = info(server, job, results, body.styles)
     if drawn.grid is not None:
         sheet = drawn.grid.sheet(results)
         alone = pictures if drawn.grid.alone else []
@@ -47,10 +48,13 @@ def answer(
             about["extra_generation_params"][f"{letter} Values"] = ", ".join(axis.texts)
     metadata = server.setup.metadata
     if body.save_images and server.setup.output is not None:
-        save(server, format, pictures)
+        save(server, format, quality, pictures)
     images = []
     if body.send_images:
-        images = [to_base64(image, format, text if metadata else None) for image, text in pictures]
+        images = [
+            to_base64(image, format, text if metadata else None, quality)
+            for image, text in pictures
+        ]
     return {
         "images": images,
         "parameters": echo(body),
@@ -58,12 +62,12 @@ def answer(
     }
 
 
-def save(server: Server, format: str, pictures: Sequence[tuple[Any, str]]) -> None:
+def save(server: Server, format: str, quality: int, pictures: Sequence[tuple[Any, str]]) -> None:
     """Write pictures into the server's folder, under the next free numbers."""
     from sdlite.output import Destination
 
     assert server.setup.output is not None
-    target = Destination(server.setup.output, (), format)
+    target = Destination(server.setup.output, (), format, quality=quality)
     for number, (image, text) in enumerate(pictures):
         target.save(number, image, text if server.setup.metadata else None)
 
@@ -76,7 +80,9 @@ def echo(body: Drawing) -> dict[str, Any]:
     return fields
 
 
-def info(server: Server, job: Job, results: Sequence[Result]) -> dict[str, Any]:
+def info(
+    server: Server, job: Job, results: Sequence[Result], styles: Sequence[str] = ()
+) -> dict[str, Any]:
     """What A1111 tells about a job in ``info``."""
     request = results[0].request if results else job.order.requests[0]
     seeds = [seed for result in results for seed in result.seeds]
@@ -87,9 +93,11 @@ def info(server: Server, job: Job, results: Sequence[Result]) -> dict[str, Any]:
     strength = request.edit or request.hires
     return {
         "prompt": request.prompt,
-        "all_prompts": [request.prompt] * len(seeds),
+        "all_prompts": [result.request.prompt for result in results for _ in result.seeds],
         "negative_prompt": request.negative_prompt,
-        "all_negative_prompts": [request.negative_prompt] * len(seeds),
+        "all_negative_prompts": [
+            result.request.negative_prompt for result in results for _ in result.seeds
+        ],
         "seed": request.seed,
         "all_seeds": seeds,
         "subseed": variations[0] if variations else -1,
@@ -113,7 +121,7 @@ def info(server: Server, job: Job, results: Sequence[Result]) -> dict[str, Any]:
         "extra_generation_params": extra(texts[0]) if texts else {},
         "index_of_first_image": 0,
         "infotexts": texts,
-        "styles": [],
+        "styles": list(styles),
         "job_timestamp": timestamp(job.created),
         "clip_skip": request.clip_skip,
         "is_using_inpainting_conditioning": server.shelf.manifest(model).task == "inpaint",

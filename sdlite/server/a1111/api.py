@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from sdlite.server.a1111 import controlnet, lists
 from sdlite.server.a1111.answer import answer
 from sdlite.server.a1111.drawing import read_drawing
-from sdlite.server.a1111.extras import extra_batch, extra_single, networks, png_info
+from sdlite.server.a1111.extras import Encode, extra_batch, extra_single, networks, png_info
 from sdlite.server.a1111.options import Options
 from sdlite.server.a1111.progress import progress
 from sdlite.server.a1111.schema import (
@@ -23,6 +23,7 @@ from sdlite.server.a1111.schema import (
     Txt2Img,
 )
 from sdlite.server.call import Answer, Call, Endpoint, in_thread
+from sdlite.server.pictures import to_base64
 from sdlite.server.problem import Refused, message_of, unsupported
 from sdlite.server.state import Server
 
@@ -172,15 +173,17 @@ class Api:
         return await self._enlarged(call, extra_batch)
 
     async def _enlarged(self, call: Call, enlarge: Callable[..., dict[str, Any]]) -> Any:
-        server, body, format = self._server, call.body, self._format()
+        server, body, encode = self._server, call.body, self._encoder()
         if not await in_thread(networks, body):
-            return await in_thread(enlarge, server, body, format, None)
-        job = server.task(call.client, "extras", lambda job: enlarge(server, body, format, job))
+            return await in_thread(enlarge, server, body, encode, None)
+        job = server.task(call.client, "extras", lambda job: enlarge(server, body, encode, job))
         await call.wait(job)
         return job.value
 
-    def _format(self) -> str:
-        return str(self._options.with_overrides({})["samples_format"])
+    def _encoder(self) -> Encode:
+        settings = self._options.with_overrides({})
+        format, quality = settings["samples_format"], settings["jpeg_quality"]
+        return lambda picture: to_base64(picture, format, None, quality)
 
     async def _png_info(self, call: Call) -> Any:
         return await in_thread(png_info, self._server, call.body.image)

@@ -5,13 +5,13 @@ Resampling is done at once; a network takes its turn in the engine room as a dra
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sdlite.errors import UnknownName
 from sdlite.server.a1111.lists import PIXEL_UPSCALERS
 from sdlite.server.a1111.schema import ExtraBatch, Extras, ExtraSingle
 from sdlite.server.jobs import Progress
-from sdlite.server.pictures import from_base64, open_bytes, read_picture, to_base64
 from sdlite.server.problem import Refused, unsupported
 
 if TYPE_CHECKING:
@@ -22,17 +22,23 @@ if TYPE_CHECKING:
     from sdlite.upscalers.files import UpscalerFile
 
 
+Encode: TypeAlias = "Callable[[Image], str]"
+"""Makes base64 of a picture."""
 Way: TypeAlias = "str | UpscalerFile"
 """How to enlarge: the name of a way of resampling, or a network."""
 
 
-def extra_single(server: Server, body: ExtraSingle, format: str, job: Job | None) -> dict[str, Any]:
+def extra_single(
+    server: Server, body: ExtraSingle, encode: Encode, job: Job | None
+) -> dict[str, Any]:
     """``POST extra-single-image``; ``job`` is whose turn it is where a network is used."""
-    words, picture = enlarged(server, read_picture(body.image, server.limits), body, job)
-    return {"html_info": f"<p>{words}</p>", "image": to_base64(picture, format)}
+    words, picture = enlarged(server, server.intake().read(body.image), body, job)
+    return {"html_info": f"<p>{words}</p>", "image": encode(picture)}
 
 
-def extra_batch(server: Server, body: ExtraBatch, format: str, job: Job | None) -> dict[str, Any]:
+def extra_batch(
+    server: Server, body: ExtraBatch, encode: Encode, job: Job | None
+) -> dict[str, Any]:
     """``POST extra-batch-images``; ``job`` is whose turn it is where a network is used."""
     limits = server.limits
     if len(body.imageList) > limits.input_images:
@@ -44,9 +50,9 @@ def extra_batch(server: Server, body: ExtraBatch, format: str, job: Job | None) 
     words, images = "", []
     for item in body.imageList:
         # One after the other: a batch takes the memory of one picture.
-        image = read_picture(item.data, limits, "an image")
+        image = server.intake().read(item.data, "an image")
         words, picture = enlarged(server, image, body, job)
-        images.append(to_base64(picture, format))
+        images.append(encode(picture))
     return {"html_info": f"<p>{words}</p>", "images": images}
 
 
@@ -159,7 +165,7 @@ def png_info(server: Server, text: str) -> dict[str, Any]:
     """``POST png-info``: what is written in a picture."""
     from sdlite.metadata import EXIF_IFD, USER_COMMENT, decode_comment, parse
 
-    image = open_bytes(from_base64(text, server.limits), server.limits)
+    image = server.intake().opened(text)
     items = {
         name: value
         for name, value in image.info.items()

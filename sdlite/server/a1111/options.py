@@ -34,7 +34,6 @@ IGNORED = {
     "face_restoration": False,
     "token_merging_ratio": 0,
     "token_merging_ratio_hr": 0,
-    "jpeg_quality": 95,
     "inpainting_mask_weight": 1,
     "initial_noise_multiplier": 1,
     "img2img_fix_steps": False,
@@ -74,6 +73,7 @@ class Options:
             "randn_source": "CPU",
             "emphasis": "Original",
             "eta_noise_seed_delta": 0,
+            "jpeg_quality": 95,
             "sd_vae": "Automatic",
         }
         self._model: str | None = None
@@ -173,6 +173,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "randn_source": lambda name, value: RNGS[find_rng(_text(name, value), name)],
     "emphasis": lambda name, value: find_emphasis(_text(name, value), name),
     "eta_noise_seed_delta": _whole(0, 2**32 - 1),
+    "jpeg_quality": _whole(1, 100),
     "sd_vae": _vae,
 }
 """How the values of settings that mean something are read."""

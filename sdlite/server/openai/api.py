@@ -18,7 +18,7 @@ from sdlite.server.jobs import Job, Order
 from sdlite.server.limits import check_images, check_prompts
 from sdlite.server.native.schema import uses
 from sdlite.server.openai.schema import EditForm, Generation, Images, VariationForm
-from sdlite.server.pictures import MEDIA_TYPES, preview, to_base64, upright_of
+from sdlite.server.pictures import MEDIA_TYPES, preview, to_base64
 from sdlite.server.problem import Refused, message_of, status_of
 from sdlite.server.state import Server
 
@@ -142,14 +142,14 @@ class Api:
 
         if "image" not in files:
             raise Refused(400, "there is no file named image", "missing_image")
-        limits = self._server.limits
-        image = upright_of(files["image"], limits)
+        intake = self._server.intake()
+        image = intake.read_file(files["image"])
         resize = None if body.size == "auto" else "crop"
         usual = EDIT_STRENGTH
         mask = None
         transparent = False
         if "mask" in files:
-            mask = upright_of(files["mask"], limits, "the mask")
+            mask = intake.read_file(files["mask"], "the mask")
             if mask.mode != "RGBA":
                 raise Refused(
                     400,
@@ -228,7 +228,8 @@ class Api:
         data = []
         for result in results:
             for image, text in zip(result.images, result.infotexts, strict=True):
-                coded = to_base64(image, format, text if self._server.setup.metadata else None)
+                told = text if self._server.setup.metadata else None
+                coded = to_base64(image, format, told, _quality(body))
                 item: dict[str, Any] = {"b64_json": coded}
                 if body.response_format == "url":
                     # Nothing is kept for a later visit: the URL is the picture.
@@ -256,7 +257,7 @@ class Api:
                 if picture is not None and seen != (now.number, now.step):
                     seen = (now.number, now.step)
                     format = FORMATS[body.output_format]
-                    coded = await in_thread(to_base64, picture, format)
+                    coded = await in_thread(to_base64, picture, format, None, _quality(body))
                     about = _about(body, None, picture.size)
                     yield event(
                         f"{word}.partial_image",
@@ -288,6 +289,11 @@ class Api:
                     **_about(body, result),
                 },
             )
+
+
+def _quality(body: Images) -> int | None:
+    """``output_compression`` as encoders count; their scale has no 0."""
+    return None if body.output_compression is None else max(body.output_compression, 1)
 
 
 def _one_each(request: Request, count: int) -> list[Request]:

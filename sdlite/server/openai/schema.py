@@ -21,6 +21,7 @@ class Images(Lenient):
     quality: Literal["auto", "standard", "low", "medium", "high", "hd"] = "auto"
     response_format: Literal["b64_json", "url"] = "b64_json"
     output_format: Format = "png"
+    output_compression: int | None = Field(None, ge=0, le=100)
     background: Literal["auto", "opaque", "transparent"] = "auto"
     stream: bool = False
     partial_images: int = Field(0, ge=0, le=3)
