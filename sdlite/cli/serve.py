@@ -86,6 +86,13 @@ ENGINE = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime
     type=click.Path(file_okay=False, path_type=Path),
     help="Where pictures go that a client wants to be saved. Default: nowhere.",
 )
+@click.option(
+    "--allow-fetch",
+    "fetches",
+    is_flag=True,
+    help="Fetch pictures that requests name by URL, from public addresses only.",
+)
+@click.option("--log-prompts", is_flag=True, help="Write the prompts of jobs into the log.")
 @click.option("--mcp", is_flag=True, help="Serve assistants at /mcp too (Model Context Protocol).")
 @click.option(
     "--state",
@@ -181,7 +188,8 @@ def serve(host: str, port: int, show: bool, **given: Any) -> None:
     machine only.
 
     Prints the address once it answers; a browser finds the page there. Models open when they are
-    needed. Ctrl-C ends it. The log, one JSON object a line on standard error, has no prompts.
+    needed. Ctrl-C ends it. The log, one JSON object a line on standard error, has no
+    prompts unless --log-prompts asks for them.
 
     \b
     Examples:
@@ -256,6 +264,8 @@ def make_setup(host: str, given: dict[str, Any], show: bool) -> Setup:
         devices=given["devices"] or (device,),
         styles=None if styles is None else Path(styles),
         output=given["output"],
+        fetches=given["fetches"],
+        log_prompts=given["log_prompts"],
         mcp=given["mcp"],
         state=given["state"] or (folders().models.parent / DRAWN if show else None),
         save_seconds=given["save_every"],

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -34,6 +35,9 @@ from sdlite.server.page import files
 from sdlite.server.problem import Refused
 from sdlite.server.state import Server
 
+THREADS = 8
+"""Requests whose bodies and pictures are worked on at a time."""
+
 
 def make_app(server: Server) -> ASGIApp:
     """The application; its lifespan starts and stops the engine room."""
@@ -56,6 +60,8 @@ def make_app(server: Server) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        # Pictures are unpacked in these threads: so many at a time, whoever sends them.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         await in_thread(server.start)
         try:
             async with running:

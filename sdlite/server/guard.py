@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sdlite.server.limits import Limits
-from sdlite.server.problem import Refused
+from sdlite.server.problem import QueueFull, Refused
 
 log = logging.getLogger("sdlite.server")
 
@@ -40,6 +40,14 @@ class Access:
     def guarded(self) -> bool:
         """Whether a key or password is needed."""
         return bool(self.api_keys or self.users)
+
+
+@dataclass
+class _Body:
+    """What came of a request's body."""
+
+    size: int = 0
+    whole: bool = False
 
 
 class Guard:
@@ -69,6 +77,8 @@ class Guard:
         self._open_paths = open_paths
         self._refuse = refuse
         self._count = count
+        self._held = 0
+        """Bytes of the bodies of requests that are not answered."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or pass on."""
@@ -77,6 +87,7 @@ class Guard:
             return
         start = time.perf_counter()
         status = 0
+        body = _Body()
 
         async def send_on(message: Message) -> None:
             nonlocal status
@@ -99,12 +110,13 @@ class Guard:
                 self._check_host(headers)
                 self._check_origin(headers)
                 self._sign_in(scope, headers)
-                body = self._measured(headers, receive)
+                read = self._measured(headers, receive, body)
             except Refused as error:
                 await self._refuse(scope["path"], error)(scope, receive, send_on)
             else:
-                await self._app(scope, body, send_on)
+                await self._app(scope, read, send_on)
         finally:
+            self._held -= body.size
             self._count(status)
             log.info(
                 "request",
@@ -190,7 +202,7 @@ class Guard:
             )
         scope["sdlite.client"] = name
 
-    def _measured(self, headers: Mapping[bytes, bytes], receive: Receive) -> Receive:
+    def _measured(self, headers: Mapping[bytes, bytes], receive: Receive, body: _Body) -> Receive:
         limits = self._limits
         too_large = Refused(413, f"a body of more than {limits.body_bytes} bytes", "body_too_large")
         declared = headers.get(b"content-length", b"0")
@@ -198,11 +210,10 @@ class Guard:
             raise Refused(400, "Content-Length is no number", "invalid_header")
         if int(declared) > limits.body_bytes:
             raise too_large
-        size, done, end = 0, False, time.monotonic() + limits.body_seconds
+        end = time.monotonic() + limits.body_seconds
 
         async def read() -> Message:
-            nonlocal size, done
-            if done:
+            if body.whole:
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), max(end - time.monotonic(), 0.001))
@@ -210,10 +221,14 @@ class Guard:
                 raise Refused(
                     408, f"the body did not come within {limits.body_seconds:g} seconds", "timeout"
                 ) from None
-            size += len(message.get("body", b""))
-            if size > limits.body_bytes:
+            size = len(message.get("body", b""))
+            body.size += size
+            self._held += size
+            if body.size > limits.body_bytes:
                 raise too_large
-            done = not message.get("more_body", False)
+            if self._held > limits.bodies_bytes:
+                raise QueueFull("the requests that wait are too large together; try later", 10)
+            body.whole = not message.get("more_body", False)
             return message
 
         return read

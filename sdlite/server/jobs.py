@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,8 @@ class Order:
     task: Callable[[Job], Any] | None = None
     """What an engine does instead of drawing: gives what becomes ``Job.value``, and raises
     ``Cancelled`` when ``Job.cancel`` is set."""
+    pixels: int = 0
+    """Pixels of the pictures it holds while it waits; see ``pixels_of``."""
     kept: bool = False
     """Whether it goes on when the server is started again, see ``Journal``."""
 
@@ -141,6 +143,20 @@ class Job:
         """End the present request early, keep what there is of it, and go on to the next."""
         self.skipped = True
         self.stop.set()
+
+
+def pixels_of(requests: Sequence[Request]) -> int:
+    """Pixels of the pictures of completed requests, each counted once."""
+    found: dict[int, int] = {}
+    for request in requests:
+        edit = request.edit
+        pictures = [] if edit is None else [edit.image, edit.mask]
+        for control in request.controls:
+            pictures += [control.image, control.mask]
+        for picture in pictures:
+            if picture is not None:
+                found[id(picture)] = picture.width * picture.height
+    return sum(found.values())
 
 
 def work_of(request: Request) -> float:

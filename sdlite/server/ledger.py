@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sdlite.errors import RequestError, SdliteError
 from sdlite.output import encode, make_folder, write_whole
 from sdlite.server.database import Database
-from sdlite.server.jobs import DONE, FAILED, QUEUED, RUNNING, Job, Order, Progress
+from sdlite.server.jobs import DONE, FAILED, QUEUED, RUNNING, Job, Order, Progress, pixels_of
 from sdlite.server.journal import Journal
 from sdlite.server.problem import Refused, message_of
 from sdlite.server.record import record_of, shown_of
@@ -245,6 +245,7 @@ class Ledger(Journal):
                 source=row["source"],
                 work=row["work"],
                 margins=None if margins is None else Margins(**margins),
+                pixels=pixels_of(requests),
                 kept=True,
             )
             job = Job(order, row["id"], created=row["created"], done=row["done"])

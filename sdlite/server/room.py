@@ -143,6 +143,12 @@ class EngineRoom:
                 f"the queue is full: {limits.queue} jobs wait; try again later",
                 self._retry_after(),
             )
+        held = sum(job.order.pixels for job in self._line)
+        if order.pixels and held + order.pixels > limits.queue_pixels:
+            raise QueueFull(
+                f"the pictures of the jobs that wait have {held} pixels already; try again later",
+                self._retry_after(),
+            )
         if self._line.of_client(order.client) >= limits.queue_of_client:
             raise QueueFull(
                 f"{limits.queue_of_client} jobs of yours wait already; try again later",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdlite.server.guard import Access
-from sdlite.server.jobs import DONE, Job, Order, work_of
+from sdlite.server.intake import Intake
+from sdlite.server.jobs import DONE, Job, Order, pixels_of, work_of
 from sdlite.server.kept import Kept
 from sdlite.server.limits import Limits, check_images, check_request
 from sdlite.server.metrics import Metrics
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from sdlite.server.ledger import Ledger
     from sdlite.server.record import Archive
     from sdlite.types import Request
+
+log = logging.getLogger("sdlite.server")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class Setup:
     """Folder for pictures a client wants to be saved; None saves none."""
     metadata: bool = True
     """Whether pictures carry their parameters."""
+    fetches: bool = False
+    """Whether URLs in place of pictures are fetched, from public addresses."""
+    log_prompts: bool = False
+    """Whether the log has the prompts of jobs."""
     mcp: bool = False
     """Whether the tools for assistants are served too."""
     state: Path | None = None
@@ -87,6 +95,8 @@ class Server:
         def ended(job: Job, state: str) -> None:
             self.metrics.job(job, state)
             self._learn(job, state)
+            if self.setup.log_prompts:
+                _log_prompts(job)
             if finished is not None:
                 finished(job, state)
 
@@ -110,6 +120,10 @@ class Server:
     def archive(self) -> Archive:
         """Where jobs are looked up."""
         return self._kept if self.ledger is None else self.ledger.archive
+
+    def intake(self) -> Intake:
+        """What reads the pictures of one request."""
+        return Intake(self.limits, self.setup.fetches)
 
     def task(self, client: str, source: str, work: Callable[[Job], Any]) -> Job:
         """Let work wait for an engine that is no drawing; see ``Order.task``."""
@@ -222,7 +236,15 @@ class Server:
                 work += work_of(done) * windows
             check_request(done, self.limits)
             full.append(done)
-        return Order(chosen.name, tuple(full), client, source, work, margins)
+        return Order(
+            chosen.name,
+            tuple(full),
+            client,
+            source,
+            work,
+            margins,
+            pixels=pixels_of(full),
+        )
 
     def stop(self) -> None:
         """Cancel everything and close; may be called twice."""
@@ -231,3 +253,12 @@ class Server:
         self.room.close()
         if self.ledger is not None:
             self.ledger.close()
+
+
+def _log_prompts(job: Job) -> None:
+    """The words of a job, for whoever asked that the log has them."""
+    words = [
+        {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+        for request in job.order.requests
+    ]
+    log.info("prompts", extra={"data": {"job": job.id, "prompts": words}})

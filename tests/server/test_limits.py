@@ -52,11 +52,17 @@ def after(client: Any) -> None:
         ({"prompt": 10}, {"prompt": "x" * 11}, "11 characters; at most 10"),
         ({"prompt": 10}, {"negative_prompt": "x" * 11}, "11 characters; at most 10"),
         ({"prompt": 10}, {"enable_hr": True, "hr_prompt": "x" * 11}, "11 characters"),
+        ({"prompt_parts": 2}, {"prompt": "a AND b AND c"}, "3 prompts joined by AND; at most 2"),
+        ({"prompt_parts": 1}, {"enable_hr": True, "hr_prompt": "a AND b"}, "2 prompts joined"),
+        ({"prompt_breaks": 1}, {"prompt": "a BREAK b BREAK c"}, "2 times BREAK; at most 1"),
+        ({"prompt_breaks": 0}, {"negative_prompt": "a BREAK b"}, "1 times BREAK; at most 0"),
+        ({"body_values": 50}, {"script_args": [0] * 60}, "more than 50 values"),
     ],
 )
 def test_sizes(serve: Any, limits: dict[str, int], body: dict[str, Any], words: str) -> None:
     client = serve(limits=Limits(**limits))
-    assert words in kind(draw(client, **body), 422)
+    status = 413 if "body_values" in limits else 422
+    assert words in kind(draw(client, **body), status)
     after(client)
 
 
@@ -138,6 +144,42 @@ def test_how_many_pictures_are_read(serve: Any) -> None:
     assert "3 pictures; at most 2" in kind(client.post(API + "img2img", json=body), 422)
     body = {"imageList": [{"data": picture()}] * 3}
     assert "3 pictures" in kind(client.post(API + "extra-batch-images", json=body), 422)
+
+
+def test_pixels_of_all_pictures(serve: Any) -> None:
+    client = serve(limits=Limits(request_pixels=3 * 4096))
+    fine = {"init_images": [picture()] * 2, "mask": picture(), "steps": 1, "batch_size": 2}
+    assert client.post(API + "img2img", json=fine).status_code == 200
+    body = {**fine, "init_images": [picture()] * 3}
+    words = "pictures of a request may have 12288 pixels together"
+    assert words in kind(client.post(API + "img2img", json=body), 422)
+    # Those of a batch are enlarged one after the other.
+    body = {"imageList": [{"data": picture()}] * 4}
+    assert client.post(API + "extra-batch-images", json=body).status_code == 200
+
+
+def test_pixels_of_the_queue(serve: Any) -> None:
+    client = serve(SLOW, limits=Limits(queue_pixels=4096, steps=1000))
+    job = {"prompt": "x", "steps": 900, "guidance": 1.0}
+    first = client.post("/api/v1/jobs", json=job)
+    until(lambda: client.server.room.running())
+    body = {**job, "edit": {"image": picture()}}
+    assert client.post("/api/v1/jobs", json=body).status_code == 202
+    answer = client.post("/api/v1/jobs", json=body)
+    assert answer.status_code == 503 and int(answer.headers["Retry-After"]) >= 1
+    assert "have 4096 pixels already" in answer.json()["error"]["message"]
+    # Without a picture there is a place.
+    assert client.post("/api/v1/jobs", json=job).status_code == 202
+    assert first.status_code == 202
+
+
+def test_bytes_of_all_bodies(serve: Any) -> None:
+    client = serve(limits=Limits(bodies_bytes=1000))
+    answer = draw(client, prompt="x" * 1000)
+    assert "too large together" in kind(answer, 503) and answer.headers["Retry-After"]
+    # What was answered is counted no longer.
+    for _ in range(3):
+        assert draw(client, prompt="x" * 600).status_code == 200
 
 
 def test_no_url_is_fetched(client: Any) -> None:
@@ -302,6 +344,22 @@ def test_the_log_has_no_prompts(client: Any) -> None:
     assert {"request", "job ended", "model opened"} <= {line["event"] for line in lines}
     assert all({"time", "level", "event"} <= line.keys() for line in lines)
     assert "secret" not in stream.getvalue()
+
+
+def test_prompts_are_in_the_log_where_they_are_asked_for(serve: Any) -> None:
+    stream = io.StringIO()
+    logger = logging.getLogger("sdlite.server")
+    before = logger.handlers[:], logger.level, logger.propagate
+    client = serve(log_prompts=True)
+    log_to(stream)
+    try:
+        draw(client, prompt="a tree", negative_prompt="leaves")
+    finally:
+        logger.handlers[:], logger.level, logger.propagate = before
+    found = [json.loads(line) for line in stream.getvalue().splitlines()]
+    (entry,) = (line for line in found if line["event"] == "prompts")
+    assert entry["prompts"] == [{"prompt": "a tree", "negative_prompt": "leaves"}]
+    assert entry["job"] in {line.get("job") for line in found if line["event"] == "job ended"}
 
 
 def test_errors_tell_nothing_of_the_inside(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:

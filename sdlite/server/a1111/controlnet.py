@@ -10,7 +10,8 @@ from pydantic import Field
 from sdlite.errors import UnknownName
 from sdlite.server.bodies import Lenient
 from sdlite.server.call import check_body
-from sdlite.server.pictures import read_picture, to_base64
+from sdlite.server.intake import Intake
+from sdlite.server.pictures import to_base64
 from sdlite.server.problem import Refused, unsupported
 
 if TYPE_CHECKING:
@@ -66,12 +67,12 @@ class Detect(Lenient):
 
 
 def controls(
-    server: Server, scripts: dict[str, Any], manifest: Manifest, source: Image | None, hires: bool
+    intake: Intake, scripts: dict[str, Any], manifest: Manifest, source: Image | None, hires: bool
 ) -> tuple[Control, ...]:
     """The units of a request that are switched on.
 
     Args:
-        server: for its limits.
+        intake: reads their pictures.
         scripts: ``alwayson_scripts``.
         manifest: the model's, which says what networks it has.
         source: picture of units that bring none, that of img2img.
@@ -94,12 +95,12 @@ def controls(
         unit = check_body(Unit, argument)
         assert isinstance(unit, Unit)
         if unit.enabled:
-            found.append(_control(server, unit, number, manifest, source, hires))
+            found.append(_control(intake, unit, number, manifest, source, hires))
     return tuple(found)
 
 
 def _control(
-    server: Server, unit: Unit, number: int, manifest: Manifest, source: Image | None, hires: bool
+    intake: Intake, unit: Unit, number: int, manifest: Manifest, source: Image | None, hires: bool
 ) -> Control:
     from sdlite.control.preprocess import find_preprocessor
     from sdlite.controls import Control
@@ -109,7 +110,7 @@ def _control(
     if hires and unit.hr_option.casefold() != "both":
         raise unsupported(f"{where}: hr_option {unit.hr_option[:40]!r}", "use Both")
     preprocessor = find_preprocessor(unit.module)
-    image, mask = _pictures(server, unit, where)
+    image, mask = _pictures(intake, unit, where)
     return Control(
         name=_model(unit.model, manifest, where),
         image=_present(image or source, where),
@@ -124,7 +125,7 @@ def _control(
     )
 
 
-def _pictures(server: Server, unit: Unit, where: str) -> tuple[Image | None, Image | None]:
+def _pictures(intake: Intake, unit: Unit, where: str) -> tuple[Image | None, Image | None]:
     """Picture and mask; older clients send both in one object."""
     image: Any = unit.image or unit.input_image
     mask: Any = unit.mask
@@ -133,8 +134,8 @@ def _pictures(server: Server, unit: Unit, where: str) -> tuple[Image | None, Ima
     if not (image is None or isinstance(image, str)) or not (mask is None or isinstance(mask, str)):
         raise Refused(422, f"{where}: image is no base64", "invalid_image")
     return (
-        read_picture(image, server.limits, f"{where}: image") if image else None,
-        read_picture(mask, server.limits, f"{where}: mask") if mask else None,
+        intake.read(image, f"{where}: image") if image else None,
+        intake.read(mask, f"{where}: mask") if mask else None,
     )
 
 
@@ -244,7 +245,7 @@ def detect(server: Server, body: Detect) -> dict[str, Any]:
     numbers = numbers_of(found.name, found.numbers, given)
     shown = []
     for text in texts:
-        picture = flatten(read_picture(text, server.limits, "an image"))
+        picture = flatten(server.intake().read(text, "an image"))
         if body.controlnet_processor_res > 0:
             share = body.controlnet_processor_res / min(picture.size)
             width, height = (max(round(side * share), 1) for side in picture.size)

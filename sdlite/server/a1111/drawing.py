@@ -11,8 +11,8 @@ from sdlite.errors import UnknownName
 from sdlite.server.a1111.controlnet import SCRIPT, controls
 from sdlite.server.a1111.grid import Grid, read_grid, wanted
 from sdlite.server.a1111.schema import Drawing, Img2Img, Txt2Img
+from sdlite.server.intake import Intake
 from sdlite.server.limits import check_images, check_prompts
-from sdlite.server.pictures import read_picture
 from sdlite.server.problem import Refused, unsupported
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def read_drawing(server: Server, body: Drawing, settings: Mapping[str, Any]) -> 
     prompt, negative = _styled(server, body)
     check_prompts(server.limits, prompt, negative)
     sampler, schedule = _sampler(body.sampler_name or body.sampler_index, body.scheduler)
-    sizes, edits = _pictures(server, body)
+    intake = server.intake()
+    sizes, edits = _pictures(server, body, intake)
     first = draw_seed() if body.seed == -1 else body.seed
     varies = body.subseed_strength > 0
     second = draw_seed() if body.subseed == -1 else body.subseed
@@ -64,7 +65,7 @@ def read_drawing(server: Server, body: Drawing, settings: Mapping[str, Any]) -> 
     model = server.shelf.find(settings["sd_model_checkpoint"])
     source = edits[0].image if edits[0] is not None else None
     hires = isinstance(body, Txt2Img) and body.enable_hr
-    followed = controls(server, body.alwayson_scripts, server.shelf.manifest(model), source, hires)
+    followed = controls(intake, body.alwayson_scripts, server.shelf.manifest(model), source, hires)
     options = _options(server, body, sampler, settings["sd_model_checkpoint"])
     batch = max(body.batch_size // len(edits), 1)
     check_images(batch * len(edits) * body.n_iter, server.limits)
@@ -182,7 +183,7 @@ def _options(
 
 
 def _pictures(
-    server: Server, body: Drawing
+    server: Server, body: Drawing, intake: Intake
 ) -> tuple[tuple[int | None, int | None], list[Edit | None]]:
     """The size to draw, and what each picture of a batch begins with."""
     if isinstance(body, Txt2Img):
@@ -205,10 +206,10 @@ def _pictures(
         raise unsupported("initial_noise_multiplier other than 1")
     if named(body.latent_mask):
         raise unsupported("latent_mask", "use mask")
-    mask = read_picture(body.mask, limits, "mask") if named(body.mask) and body.mask else None
+    mask = intake.read(body.mask, "mask") if named(body.mask) and body.mask else None
     edits: list[Edit | None] = []
     for number, text in enumerate(body.init_images):
-        image = read_picture(text, limits, f"init_images[{number}]")
+        image = intake.read(text, f"init_images[{number}]")
         edits.append(_edit(body, image, mask))
     return (body.width, body.height), edits
 

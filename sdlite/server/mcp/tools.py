@@ -129,7 +129,7 @@ class Tools:
     def _order(self, arguments: ImageArguments, client: str) -> Order:
         if isinstance(arguments, EditArguments):
             arguments = arguments.model_copy(update={"image": self._picture(arguments, client)})
-        request = read_request(job_of(arguments), self._server.limits)
+        request = read_request(job_of(arguments), self._server.intake())
         return self._server.order(arguments.model, [request], client, LOCAL)
 
     def _submit(self, arguments: ImageArguments, client: str) -> Job:

@@ -79,7 +79,7 @@ class Jobs:
         ]
 
     def _order(self, body: JobBody, client: str) -> Order:
-        request = read_request(body, self._server.limits)
+        request = read_request(body, self._server.intake())
         margins = read_margins(body)
         return self._server.order(body.model, [request], client, "native", margins)
 

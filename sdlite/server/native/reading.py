@@ -9,7 +9,6 @@ from urllib.parse import quote
 from sdlite import __version__
 from sdlite.errors import PackageError
 from sdlite.server.native.schema import PictureBody
-from sdlite.server.pictures import from_base64, open_bytes
 from sdlite.server.problem import Refused
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def read_settings(server: Server, body: PictureBody) -> dict[str, Any]:
     from sdlite.errors import RequestError
     from sdlite.metadata import build, read_image
 
-    image = open_bytes(from_base64(body.image, server.limits), server.limits)
+    image = server.intake().opened(body.image)
     try:
         carried = carried_by(image)
     except RequestError as error:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sdlite.server.limits import Limits
-from sdlite.server.pictures import read_picture
+from sdlite.server.intake import Intake
 
 if TYPE_CHECKING:
     from sdlite.controls import Control
@@ -138,21 +137,21 @@ def uses(loras: Sequence[LoraBody]) -> tuple[LoraUse, ...]:
     return tuple(LoraUse(item.name, item.unet, item.text_encoder) for item in loras)
 
 
-def read_control(body: ControlBody, limits: Limits, where: str) -> Control:
+def read_control(body: ControlBody, intake: Intake, where: str) -> Control:
     """A control as requests have it; a preprocessor is never a file of this machine."""
     from sdlite.control.preprocess import find_preprocessor
     from sdlite.controls import Control
 
     fields: dict[str, Any] = body.model_dump()
     fields["preprocessor"] = find_preprocessor(body.preprocessor).name
-    fields["image"] = read_picture(body.image, limits, f"{where}.image")
+    fields["image"] = intake.read(body.image, f"{where}.image")
     if body.mask is not None:
-        fields["mask"] = read_picture(body.mask, limits, f"{where}.mask")
+        fields["mask"] = intake.read(body.mask, f"{where}.mask")
     fields |= {"options": tuple(body.options.items()), "layers": tuple(body.layers)}
     return Control(**fields)
 
 
-def read_request(body: JobBody, limits: Limits) -> Request:
+def read_request(body: JobBody, intake: Intake) -> Request:
     """The request of a body; decodes pictures, so call it in a thread."""
     from sdlite.types import Edit, Hires, Request
 
@@ -161,15 +160,15 @@ def read_request(body: JobBody, limits: Limits) -> Request:
     )
     fields["loras"] = uses(body.loras)
     fields["controls"] = tuple(
-        read_control(item, limits, f"controls[{index}]") for index, item in enumerate(body.controls)
+        read_control(item, intake, f"controls[{index}]") for index, item in enumerate(body.controls)
     )
     if body.sigmas is not None:
         fields["sigmas"] = tuple(body.sigmas)
     if body.edit is not None:
         edit: dict[str, Any] = body.edit.model_dump()
-        edit["image"] = read_picture(body.edit.image, limits, "edit.image")
+        edit["image"] = intake.read(body.edit.image, "edit.image")
         if body.edit.mask is not None:
-            edit["mask"] = read_picture(body.edit.mask, limits, "edit.mask")
+            edit["mask"] = intake.read(body.edit.mask, "edit.mask")
         fields["edit"] = Edit(**edit)
     if body.hires is not None:
         fields["hires"] = Hires(**body.hires.model_dump())
