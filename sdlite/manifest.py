@@ -34,6 +34,8 @@ FAMILIES = ("sd1", "sd2", "sdxl", "sdxl-refiner")
 """Model families this reader draws."""
 TINY_DECODER = "tiny_decoder"
 """Component of a decoder that is small and fast; it takes latents as the U-Net gives them."""
+DOWNSAMPLED = "+downsampled"
+"""End of the variants of a U-Net whose finest self-attentions see a quarter of their tokens."""
 LATENT_PORTS = {
     ("unet", "sample"),
     ("vae_decoder", "latent_sample"),

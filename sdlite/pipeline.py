@@ -13,7 +13,7 @@ from types import TracebackType
 
 from PIL import Image
 
-from sdlite import __version__, safety
+from sdlite import __version__, downsampling, safety
 from sdlite.adapters import Applied, hashes_of
 from sdlite.components import FindRuntime
 from sdlite.control.steer import components_of
@@ -28,6 +28,7 @@ from sdlite.metadata import infotext
 from sdlite.package import Package
 from sdlite.phases import Phases, check_cancel
 from sdlite.planner import Budget, Plan, Preferences, Relief, RequestShape, check, plan
+from sdlite.profiles import find_profile
 from sdlite.recorder import Recorder
 from sdlite.registry import get as get_runtime
 from sdlite.request import complete, seeds_of, variation_seeds_of
@@ -169,6 +170,7 @@ class Pipeline:
             tiling=request.tiling,
             partly=guided and request.guidance_interval is not None,
             tiny=request.decoder == "tiny",
+            downsampled=find_profile(request.profile).downsamples,
         )
 
     def generate(
@@ -282,7 +284,7 @@ class Pipeline:
             seeds = seeds_of(request)[: len(pictures)]
             variations = variation_seeds_of(request)[: len(pictures)]
             manifest = self.package.manifest
-            told_calls = run.recorder.fields(request.images)
+            told_calls = run.recorder.fields(request.images) | downsampling.fields(run.plans)
             safe = {safety.FIELD: "on"} if request.safety_checker else {}
             told = replace(request, prompt=with_tags(request.prompt, request.loras))
             return Result(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sdlite import engines, seamless
+from sdlite import downsampling, engines, seamless
 from sdlite.adapterentry import CONTROL
 from sdlite.choices import MEMORY_MODES, MOST_TILES
 from sdlite.engine import LoadOptions
 from sdlite.errors import NoPlan, RequestError, UnknownName
 from sdlite.footprint import component_bytes, run_bytes
-from sdlite.manifest import TINY_DECODER
+from sdlite.manifest import DOWNSAMPLED, TINY_DECODER
 from sdlite.package import Package
 from sdlite.plans import Budget, Placement, Plan, Preferences, Relief, RequestShape, megabytes
 from sdlite.text.labels import encoding_of
@@ -81,7 +81,8 @@ def plan(
                 if _fits(made, limit, budget):
                     passed = [d.runtime for d, _ in choices if d.runtime != device.runtime]
                     passed = passed if choices[0][0] != device else []
-                    return replace(made, reasons=_reasons(made, told, why, passed, preferences))
+                    reasons = _reasons(made, told, why, passed, preferences)
+                    return downsampling.told(package, replace(made, reasons=reasons))
                 candidates.append(made)
     least = min(candidates, key=_counted)
     size = f"{shape.width}x{shape.height}"
@@ -99,7 +100,8 @@ def plan(
                     + ("" if device.own_memory else " and let the system page")
                 ]
             )
-        return replace(least, reasons=(f"{limit_reason}, and the least this takes is more",))
+        reasons = (f"{limit_reason}, and the least this takes is more",)
+        return downsampling.told(package, replace(least, reasons=reasons))
     raise NoPlan(
         [
             f"{option} {megabytes(most)} is less than the "
@@ -267,6 +269,9 @@ def _place(
     variant = _variant(component, shape, tiles)
     steered = component == "unet" and bool(shape.controls)
     more = f"+{CONTROL}" if steered else ""
+    if component == "unet" and shape.downsampled:
+        fewer = not downsampling.why_not(package, shape, main.runtime, mode)
+        more = DOWNSAMPLED if fewer else more
     device, artifacts = engines.graphs(package, component, main, mode, helpers, variant, more)
     size = (shape.width, shape.height)
     engines.check_size(package, artifacts, size)

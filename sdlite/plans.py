@@ -44,6 +44,8 @@ class RequestShape:
     """Bytes of weights that replace some of the package's, by component."""
     controls: tuple[str, ...] = ()
     """Components of the control networks that are asked beside the U-Net."""
+    downsampled: bool = False
+    """Whether attention may do with fewer keys and values."""
     tiling: str = ""
     """Axes along which opposite edges fit: ``x``, ``y``, ``xy``, or none."""
 
@@ -142,6 +144,8 @@ class Plan:
     """Predicted peak of anonymous memory and file pages together."""
     reasons: tuple[str, ...]
     """Why it is this plan."""
+    notes: tuple[str, ...] = ()
+    """What the request allows to save work, and this plan does not do."""
 
     @property
     def decoder(self) -> str:
@@ -183,7 +187,7 @@ class Plan:
             f"predicted peak {megabytes(self.peak_bytes)}, of which "
             f"{megabytes(self.private_bytes)} private"
         )
-        lines.extend(self.reasons)
+        lines.extend((*self.reasons, *self.notes))
         return "\n".join(lines)
 
 

@@ -57,6 +57,7 @@ class Run:
         self.applied = tuple(applied)
         self.recorder = Recorder(partial(check_cancel, cancel))
         self.notes = list(unused_options(request))
+        self._tell(plans)
         self.ladder = ladder
         self._stages = stages_of(request)
         self._phases = phases
@@ -66,6 +67,11 @@ class Run:
             shape = self.plans[0].shape
             self._canvas, notes = lay_out_edit(request.edit, (shape.width, shape.height))
             self.notes.extend(notes)
+
+    def _tell(self, plans: Sequence[Plan]) -> None:
+        """Note what plans leave out."""
+        told = dict.fromkeys(note for plan in plans for note in plan.notes)
+        self.notes += [note for note in told if note not in self.notes]
 
     def steps(self, resume: SamplerState | None = None) -> Generator[Step, None, None]:
         """Every step of every stage, counted through.
@@ -113,6 +119,7 @@ class Run:
         if plans is None:
             raise error
         self.plans = plans
+        self._tell(plans)
         # What stayed open is of the old plan, and in the way.
         self._phases.release()
 

@@ -99,6 +99,12 @@ class UnetConfig:
         return _depth(self.transformer_depth[-1], 0) if self.middle == "attention" else 0
 
     @property
+    def finest_attention(self) -> int | None:
+        """The finest resolution with transformers, counted from 0; None where there is none."""
+        both = zip(self.down_attention, reversed(self.up_attention), strict=True)
+        return next((level for level, there in enumerate(both) if any(there)), None)
+
+    @property
     def transformers(self) -> int:
         """Transformer blocks in all."""
         levels, layers = range(len(self.block_channels)), self.layers_per_block

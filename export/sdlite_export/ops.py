@@ -186,3 +186,14 @@ class TinyOps(Ops, Protocol):
     ) -> Value:
         """3x3 convolution without bias; ``size`` as in ``conv``."""
         ...
+
+
+class DownsamplingOps(Ops, Protocol):
+    """What an emitter that writes graphs with fewer keys and values offers besides."""
+
+    def every_second(self, x: Value, like: Value, size: tuple[Dim, Dim]) -> Value:
+        """Tokens of every second row and column of a map of the height and width of ``like``.
+
+        ``size`` names the height and width that are left, halves rounded up.
+        """
+        ...

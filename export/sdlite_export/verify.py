@@ -30,7 +30,8 @@ TILES = 3
 def verify_package(root: Path, manifest: Manifest) -> tuple[Parity, ...]:
     """Run every variant of every component on random inputs and compare with ``plain``.
 
-    Returns nothing when no engine is installed or the package is large. ``max_abs`` is in standard
+    ``fused+downsampled`` is another function and is compared with ``plain+downsampled``. Returns
+    nothing when no engine is installed or the package is large. ``max_abs`` is in standard
     deviations of the plain graph's output. Raises ``EngineError`` for a graph that does not run.
     """
     if sum(weights.file.size for weights in manifest.weights.values()) > MAX_BYTES:
@@ -51,16 +52,21 @@ def verify_package(root: Path, manifest: Manifest) -> tuple[Parity, ...]:
     found = []
     for component, variants in groups.items():
         inputs = random_inputs(variants["plain"][0], manifest)
-        reference = _run(runtime, device, root, variants.pop("plain"), inputs)
+        plain = [variant for variant in variants if variant.startswith("plain")]
+        references = {
+            name: _run(runtime, device, root, variants.pop(name), inputs) for name in plain
+        }
         for variant, artifacts in variants.items():
+            name = "".join(("plain", *variant.partition("+")[1:]))
+            reference = references[name]
             if variant == "seamless":
                 # Without wrapping it is the usual graph.
                 inputs = {**inputs, WRAP: np.zeros(2, np.float32)}
             if variant == "embeddings":
                 inputs = {**inputs, **_embedded(root, manifest, artifacts[0], inputs)}
             result = _run(runtime, device, root, artifacts, inputs)
-            worst = max(deviation(result[name], reference[name]) for name in reference)
-            label = f"plain graph, {runtime.name} {runtime.version()}"
+            worst = max(deviation(result[port], reference[port]) for port in reference)
+            label = f"{name} graph, {runtime.name} {runtime.version()}"
             found.append(Parity(component, variant, label, worst))
     return tuple(found)
 

@@ -44,6 +44,7 @@ KNOWN = frozenset(
         *("Variation seed", "Variation seed strength", "Seed resize from-1", "Seed resize from-2"),
         *("ENSD", "Eta", "Eta DDIM", "Sigma churn", "Sigma tmin", "Sigma tmax", "Sigma noise"),
         *("Sigmas", "Tiling", "Safety checker", "Profile", "Model answers", "VAE Decoder"),
+        "Token downsampling",
     }
 )
 """Parameters that are read, or named when they cannot be followed."""

@@ -60,6 +60,7 @@ LAYERS = (
         "upscalers",
         "changes",
         "seamless",
+        "downsampling",
         "safety",
     ),
     ("forecast", "calibrate"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdlite_export.configs import UnetConfig
-from sdlite_export.ops import Dim, Ops, Value
+from sdlite_export.ops import Dim, DownsamplingOps, Ops, Value
 
 TRANSFORMER_EPS = 1e-6
 LAYER_NORM_EPS = 1e-5
@@ -18,7 +18,20 @@ def unet(ops: Ops, config: UnetConfig, pooled: int | None = None) -> None:
     (batch, guidance_dim). Output: ``out_sample`` (batch, out_channels, height, width). Cuts are
     allowed after and in the middle of every ResNet and transformer.
     """
-    network = Unet(ops, config)
+    _build(Unet(ops, config), pooled)
+
+
+def downsampled_unet(ops: DownsamplingOps, config: UnetConfig, pooled: int | None = None) -> None:
+    """Build the U-Net whose finest self-attentions look at a quarter of their tokens.
+
+    Token downsampling (ToDo, Smith et al. 2024): queries stay, keys and values are those of every
+    second row and column. Inputs and output as of ``unet``.
+    """
+    _build(DownsampledUnet(ops, config), pooled)
+
+
+def _build(network: Unet, pooled: int | None) -> None:
+    ops, config = network.ops, network.config
     x, skips = network.down(ops.conv(network.start(pooled), "conv_in", config.block_channels[0]))
     x = network.up(network.middle(x), skips)
     x = ops.group_norm(x, "conv_norm_out", config.norm_groups, config.norm_eps, silu=True)
@@ -141,7 +154,7 @@ class Unet:
         else:
             y = ops.to_tokens(ops.conv(y, f"{name}.proj_in", channels, kernel=1))
         for index in range(depth):
-            y = self._block(y, f"{name}.transformer_blocks.{index}", config.heads[level])
+            y = self._block(y, f"{name}.transformer_blocks.{index}", x, level)
         if config.linear_projection:
             y = ops.to_map(ops.linear(y, f"{name}.proj_out", channels), like=x)
         else:
@@ -150,12 +163,12 @@ class Unet:
         ops.cut()
         return y
 
-    def _block(self, x: Value, name: str, heads: int) -> Value:
-        ops = self.ops
+    def _block(self, x: Value, name: str, like: Value, level: int) -> Value:
+        ops, heads = self.ops, self.config.heads[level]
         channels = x.channels
         for part, norm in (("attn1", "norm1"), ("attn2", "norm2")):
             y = ops.layer_norm(x, f"{name}.{norm}", LAYER_NORM_EPS)
-            memory = y if part == "attn1" else self.context
+            memory = self._remembered(y, like, level) if part == "attn1" else self.context
             q = ops.linear(y, f"{name}.{part}.to_q", channels, bias=False)
             k = ops.linear(memory, f"{name}.{part}.to_k", channels, bias=False)
             v = ops.linear(memory, f"{name}.{part}.to_v", channels, bias=False)
@@ -165,6 +178,23 @@ class Unet:
         y = ops.layer_norm(x, f"{name}.norm3", LAYER_NORM_EPS)
         y = ops.gated_gelu(y, f"{name}.ff.net.0.proj", 4 * channels)
         return ops.add(x, ops.linear(y, f"{name}.ff.net.2", channels))
+
+    def _remembered(self, x: Value, like: Value, level: int) -> Value:
+        """Tokens of a map like ``like`` that keys and values of self-attention are made of."""
+        return x
+
+
+class DownsampledUnet(Unet):
+    """The same with fewer keys and values at the finest resolution that has attention."""
+
+    def __init__(self, ops: DownsamplingOps, config: UnetConfig) -> None:
+        super().__init__(ops, config)
+        self._downsampling = ops
+
+    def _remembered(self, x: Value, like: Value, level: int) -> Value:
+        if level != self.config.finest_attention:
+            return x
+        return self._downsampling.every_second(x, like, _size(level + 1))
 
 
 def _size(level: int) -> tuple[Dim, Dim]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from sdlite.engine import Artifact
-from sdlite.manifest import TensorEntry
+from sdlite.manifest import DOWNSAMPLED, TensorEntry
 from sdlite_export.architectures.clip_text import text_encoder
 from sdlite_export.architectures.clip_vision import VisionOps, safety_checker
-from sdlite_export.architectures.unet import unet
+from sdlite_export.architectures.unet import downsampled_unet, unet
 from sdlite_export.architectures.vae import (
     vae_decoder,
     vae_decoder_tiles,
@@ -21,6 +21,7 @@ from sdlite_export.architectures.vae import (
     vae_encoder_tiles,
 )
 from sdlite_export.configs import ClipTextConfig, SafetyConfig
+from sdlite_export.emit.downsampling import DownsampledOps
 from sdlite_export.emit.estimate import activation_bytes, merge_segments, widened_bytes
 from sdlite_export.emit.graph import Graph, Node, WeightNeed
 from sdlite_export.emit.onnx import OnnxOps
@@ -28,13 +29,15 @@ from sdlite_export.emit.proto import model_proto, specs
 from sdlite_export.emit.seamless import SeamlessOps
 from sdlite_export.emit.targets import PLAIN, target_of
 from sdlite_export.emit.vision import OnnxVisionOps
-from sdlite_export.ops import Ops, TileOps
+from sdlite_export.ops import DownsamplingOps, Ops, TileOps
 from sdlite_export.recipe import Recipe
 from sdlite_export.source.checkpoint import Checkpoint
 from sdlite_export.source.family import SECOND
 from sdlite_export.weights import check_weights, plan_weights
 
 WEIGHTS = "weights.bin"
+MANY_TOKENS = 1024
+"""Tokens of a picture of the model's own size from which on attention is a part worth saving."""
 SEGMENT_BYTES = 144 << 20
 """Segments are joined up to this much memory: the largest weight of SD1 takes 113 MiB of it."""
 
@@ -53,6 +56,8 @@ class Component:
     """Graph variants to write."""
     tiles: Callable[[TileOps], None] | None = None
     """Builds the variant ``tiles``."""
+    fewer: Callable[[DownsamplingOps], None] | None = None
+    """Builds the variants with fewer keys and values."""
     look: Callable[[VisionOps], None] | None = None
     """Builds the graph of what looks at pictures, instead of ``build``."""
 
@@ -90,7 +95,8 @@ def components(checkpoint: Checkpoint) -> tuple[Component, ...]:
             "unet",
             "unet",
             lambda ops, _: unet(ops, checkpoint.unet, pooled),
-            ("plain", "fused", "segment", "seamless"),
+            ("plain", "fused", "segment", "seamless", *_downsampled(checkpoint)),
+            fewer=lambda ops: downsampled_unet(ops, checkpoint.unet, pooled),
         ),
         Component(
             "vae_decoder",
@@ -108,6 +114,16 @@ def components(checkpoint: Checkpoint) -> tuple[Component, ...]:
         ),
         *_safety_component(checkpoint.safety),
     )
+
+
+def _downsampled(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Variants with fewer keys and values, for models whose attention has many."""
+    defaults, level = checkpoint.defaults, checkpoint.unet.finest_attention
+    if level is None:
+        return ()
+    side = checkpoint.latent.factor << level
+    many = defaults.width * defaults.height // side**2 >= MANY_TOKENS
+    return (f"plain{DOWNSAMPLED}", f"fused{DOWNSAMPLED}") if many else ()
 
 
 def _safety_component(config: SafetyConfig | None) -> tuple[Component, ...]:
@@ -140,13 +156,17 @@ def plan_component(component: Component, precision: str, recipe: Recipe | None =
     for variant in component.variants:
         # A chain is often the same graph as the whole it is cut from.
         target = target_of(component.name, variant)
-        own = variant in ("embeddings", "tiles", "seamless")
+        fewer = component.fewer if variant.endswith(DOWNSAMPLED) else None
+        own = fewer is not None or variant in ("embeddings", "tiles", "seamless")
         key = (target, variant if own else None)
         if key not in built:
             kind = SeamlessOps if variant == "seamless" else OnnxOps
             ops = kind(target, stored, layers)
             if variant == "tiles" and component.tiles is not None:
                 component.tiles(ops)
+            elif fewer is not None:
+                ops = downsampling = DownsampledOps(target, stored, layers)
+                fewer(downsampling)
             elif component.look is not None:
                 ops = OnnxVisionOps(target, stored)
                 component.look(ops)
@@ -209,7 +229,8 @@ def write_graphs(plan: Plan, folder: Path, sizes: Mapping[str, int]) -> list[Art
         elif variant == "tiles":
             parts = graph.segments()
         for index, nodes in enumerate(parts):
-            stem = f"{variant}-{index:02d}" if variant in ("segment", "tiles") else variant
+            stem = variant.replace("+", "-")
+            stem = f"{stem}-{index:02d}" if variant in ("segment", "tiles") else stem
             relative = f"{name}/{stem}.onnx"
             model, takes, gives = model_proto(
                 graph, nodes, target, plan.entries, WEIGHTS, f"{name} {stem}"

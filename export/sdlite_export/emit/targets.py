@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from sdlite.manifest import DOWNSAMPLED
+
 
 @dataclass(frozen=True)
 class Target:
@@ -46,7 +48,9 @@ TARGETS = {
     "plain": PLAIN,
     "embeddings": PLAIN,
     "seamless": PLAIN,
+    f"plain{DOWNSAMPLED}": PLAIN,
     "fused": FUSED,
+    f"fused{DOWNSAMPLED}": FUSED,
     "segment": FUSED,
     "tiles": FUSED,
 }
