@@ -14,7 +14,7 @@ from sdlite.errors import PackageError, RequestError, UnknownName
 
 HOME_VARIABLE = "SDLITE_HOME"
 MANIFEST = "sdlite.json"
-CHECKPOINTS = frozenset({".safetensors", ".ckpt"})
+CHECKPOINTS = frozenset({".safetensors", ".ckpt", ".gguf"})
 CHECKPOINT_FOLDERS = (
     "models/Stable-diffusion",
     "Stable-diffusion",

@@ -113,7 +113,8 @@ def export_package(
     """Export a checkpoint to a package folder that appears complete or not at all.
 
     Args:
-        source: a diffusers folder or a single ``.safetensors``, ``.ckpt``, ``.pt``, ``.bin`` file.
+        source: a diffusers folder or a single ``.safetensors``, ``.ckpt``, ``.pt``, ``.bin`` or
+            ``.gguf`` file.
         dest: folder to make; an existing package is replaced only with ``force``.
         precision: precision of the stored weights, ``fp16``, ``fp32``, ``int8`` (weights and
             activations of the U-Net and the decoder) or ``w8`` (weights alone); vectors stay

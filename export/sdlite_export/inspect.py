@@ -10,7 +10,7 @@ from sdlite.errors import SourceError, UnknownFamily
 from sdlite.foreign import is_foreign, open_foreign
 from sdlite.manifest import MANIFEST, Parity, WeightFile
 from sdlite.package import Package
-from sdlite.tensors.base import ITEM_BYTES, TensorInfo
+from sdlite.tensors.base import TensorInfo
 from sdlite.weightfile import own_tensors
 from sdlite_export.licence import file_licence
 from sdlite_export.source import Checkpoint, SourceHash, Tensors, open_source
@@ -243,9 +243,10 @@ def _component(name: str, tensors: Tensors) -> ComponentReport:
     infos = tensors.infos()
     counts: dict[str, int] = {}
     for info in infos.values():
-        counts[info.dtype] = counts.get(info.dtype, 0) + info.count
+        stored = info.packed or info.dtype
+        counts[stored] = counts.get(stored, 0) + info.count
     common = sorted(counts, key=lambda dtype: (-counts[dtype], dtype))
-    size = sum(info.count * ITEM_BYTES[info.dtype] for info in infos.values())
+    size = sum(info.size for info in infos.values())
     precision = " + ".join(SHORT.get(dtype, dtype) for dtype in common)
     return ComponentReport(name, len(infos), _parameters(infos), precision, size)
 

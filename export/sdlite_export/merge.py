@@ -146,7 +146,7 @@ def _check(
 def _open(path: Path) -> Tensors:
     if not path.is_file():
         raise SourceError(
-            f"{path} is no file; merge takes single files (.safetensors, .ckpt), not folders"
+            f"{path} is no file; merge takes single files (.safetensors, .ckpt, .gguf), not folders"
         )
     return open_tensors(path)[0]
 

@@ -23,7 +23,7 @@ TOKENIZER = (
 )
 TERMS = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
 """The card and the licence; always fetched."""
-SINGLE = (".safetensors", ".ckpt")
+SINGLE = (".safetensors", ".ckpt", ".gguf")
 """Suffixes of single-file models, better one first."""
 
 

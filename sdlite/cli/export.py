@@ -99,9 +99,9 @@ def export(
 ) -> None:
     """Make a package folder of SOURCE, without PyTorch.
 
-    SOURCE is a Stable Diffusion checkpoint: one .safetensors or .ckpt file, or a diffusers folder.
-    DEST is a new folder; without it the package goes to your models and is called like SOURCE.
-    SOURCE may also be an upscaler (ESRGAN, Real-ESRGAN, SwinIR; .pth, .safetensors, .onnx), which
+    SOURCE is a Stable Diffusion checkpoint: one .safetensors, .ckpt or .gguf file, or a diffusers
+    folder. DEST is a new folder; without it the package goes to your models and is called like
+    SOURCE. SOURCE may also be an upscaler (ESRGAN, Real-ESRGAN, SwinIR; .pth, .safetensors, .onnx), which
     becomes one .onnx file for sdlite upscale and --hires-upscaler.
     Nothing in SOURCE is executed. If the export fails or is interrupted, nothing is left of it.
 

@@ -55,8 +55,9 @@ def merge(
 ) -> None:
     """Mix the checkpoints FIRST and SECOND into the new file DEST.
 
-    All are single files (.safetensors, .ckpt) of one family; DEST ends in .safetensors. Nothing in
-    them is executed, and they are read tensor by tensor. What only FIRST has stays as it is.
+    All are single files (.safetensors, .ckpt, .gguf) of one family; DEST ends in .safetensors.
+    Nothing in them is executed, and they are read tensor by tensor. What only FIRST has stays as it
+    is.
 
     \b
     Examples:

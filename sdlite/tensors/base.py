@@ -21,6 +21,11 @@ class TensorInfo:
     """Extents, in the order of the state dict."""
     dtype: str
     """``float32``, ``float16``, ``bfloat16``, ``float64``, ``int64`` ..."""
+    packed: str = ""
+    """Format of the blocks it is stored in, as which ``dtype`` is what reading gives; empty where
+    its elements stand alone."""
+    packed_bytes: int = 0
+    """What the blocks take."""
 
     @property
     def count(self) -> int:
@@ -29,6 +34,11 @@ class TensorInfo:
         for extent in self.shape:
             count *= extent
         return count
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in its file."""
+        return self.packed_bytes if self.packed else self.count * ITEM_BYTES[self.dtype]
 
 
 class Tensors(Protocol):

@@ -365,9 +365,9 @@ def test_another_vocabulary_is_refused(tmp_path: Path, model: dict[str, Any]) ->
 def test_paths_that_are_no_models_are_told(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist; give a model file or a diffusers"):
         open_source(tmp_path / "none.safetensors")
-    (tmp_path / "m.gguf").write_text("")
-    with pytest.raises(SourceError, match=r"unknown kind of file '\.gguf'; sdlite reads"):
-        open_source(tmp_path / "m.gguf")
+    (tmp_path / "m.npz").write_text("")
+    with pytest.raises(SourceError, match=r"unknown kind of file '\.npz'; sdlite reads"):
+        open_source(tmp_path / "m.npz")
     with pytest.raises(SourceError, match=r"no diffusers folder: it has no model_index\.json$"):
         open_source(tmp_path)
     (tmp_path / "m.safetensors").write_text("")

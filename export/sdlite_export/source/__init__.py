@@ -1,4 +1,4 @@
-"""Read checkpoints: diffusers folders, single ``.safetensors`` files, ``.ckpt`` files.
+"""Read checkpoints: diffusers folders, single ``.safetensors``, ``.ckpt`` and ``.gguf`` files.
 
     open_source(path) -> Checkpoint
 
@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+SUFFIXES = (".safetensors", ".gguf", *PICKLES)
+"""Kinds of single files."""
 
 
 def open_source(path: Path, prediction: Prediction | None = None) -> Checkpoint:
@@ -58,10 +60,10 @@ def open_source(path: Path, prediction: Prediction | None = None) -> Checkpoint:
         raise SourceError(f"{path} does not exist; give a model file or a diffusers folder")
     if not path.is_file():
         raise SourceError(f"{path} is neither a file nor a folder")
-    if path.suffix.lower() not in (".safetensors", *PICKLES):
+    if path.suffix.lower() not in SUFFIXES:
         raise SourceError(
             f"{path.name}: unknown kind of file {path.suffix!r}; sdlite reads diffusers folders, "
-            f".safetensors, {', '.join(PICKLES)}"
+            + ", ".join(SUFFIXES)
         )
     return open_single_file(path, prediction)
 
@@ -72,7 +74,7 @@ def _no_model(folder: Path) -> SourceError:
     models = sorted(
         item.name
         for item in folder.iterdir()
-        if item.suffix.lower() in (".safetensors", ".ckpt") and item.is_file()
+        if item.suffix.lower() in (".safetensors", ".ckpt", ".gguf") and item.is_file()
     )
     hint = f"; give one of its files, e.g. {models[0]}" if models else ""
     return SourceError(f"{folder} is no diffusers folder: it has no model_index.json{hint}")

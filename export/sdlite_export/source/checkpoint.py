@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -145,6 +145,12 @@ class Place:
     transposed: bool = False
     """Whether the file holds the transposed matrix."""
 
+    @property
+    def info(self) -> TensorInfo:
+        """Shape here, and how it is stored."""
+        stored = self.source.infos()[self.name]
+        return replace(stored, shape=self.shape, packed_bytes=stored.packed_bytes // self.parts)
+
 
 @dataclass(frozen=True)
 class Component:
@@ -158,10 +164,7 @@ class Component:
 
     def infos(self) -> Mapping[str, TensorInfo]:
         """Every tensor's shape here and dtype on disk."""
-        return {
-            name: TensorInfo(place.shape, place.source.infos()[place.name].dtype)
-            for name, place in self.places.items()
-        }
+        return {name: place.info for name, place in self.places.items()}
 
     def read(self, name: str) -> Array:
         """Read one tensor, float16 or float32; raises ``SourceCorrupt`` when it is not there."""

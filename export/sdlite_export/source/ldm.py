@@ -3,7 +3,8 @@
 In LDM's layout the file holds the U-Net under ``model.diffusion_model.``, the autoencoder under
 ``first_stage_model.`` and text encoders under ``cond_stage_model.`` or ``conditioner.embedders.``;
 files with diffusers' names have ``unet.``, ``vae.``, ``text_encoder.``. All numbers are derived
-from the tensors' shapes. Training checkpoints also hold a moving average of the U-Net
+from the tensors' shapes. Files of GGML (``.gguf``), as stable-diffusion.cpp writes them, keep the
+names of what they were made from. Training checkpoints also hold a moving average of the U-Net
 (EMA) under ``model_ema.``, its names without dots. As in the Stable Diffusion web UI the plain
 U-Net is used when both are there (published files keep the weights meant for use in it), and the
 average only where it is alone.
@@ -19,6 +20,7 @@ from typing import Literal
 from sdlite.errors import UnknownFamily
 from sdlite.manifest import LatentSpace
 from sdlite.tensors.base import TensorInfo, Tensors
+from sdlite.tensors.gguf import open_gguf
 from sdlite.tensors.pickle import open_pickle
 from sdlite.tensors.safetensors import open_safetensors
 from sdlite_export.configs import ClipTextConfig
@@ -75,6 +77,9 @@ def open_single_file(path: Path, prediction: Prediction | None = None) -> Checkp
     refuse_other_families(path, source.infos())
     where = path.name
     notes: list[str] = []
+    packed = sorted({info.packed for info in source.infos().values()} - {""})
+    if packed:
+        notes.append(f"weights stored in {' and '.join(packed)} blocks are widened")
     lookup = _unet(source, notes)
     unet = derive_unet(where, lookup)
     labels = unet.label_dim is not None
@@ -163,6 +168,9 @@ def open_tensors(
     path: Path,
 ) -> tuple[Tensors, Mapping[str, str], Literal["single-file", "ckpt"]]:
     """A file's tensors, its metadata and its kind, whatever model they belong to."""
+    if path.suffix.lower() == ".gguf":
+        packed = open_gguf(path)
+        return packed, packed.metadata, "single-file"
     if path.suffix.lower() == ".safetensors":
         file = open_safetensors(path)
         return file, file.metadata, "single-file"
