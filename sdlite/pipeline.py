@@ -111,8 +111,15 @@ class Pipeline:
             RequestError: the request cannot be carried out as written.
             NoPlan: it does not fit the budget.
         """
-        full = complete(request, self.package.manifest)
+        full = self._completed(request)
         return self._plans(full, self._applied(full))[-1]
+
+    def _completed(self, request: Request) -> Request:
+        """``complete``, and whether the package has what it asks for."""
+        full = complete(request, self.package.manifest)
+        if full.safety_checker:
+            safety.checker_of(self.package)
+        return full
 
     def _applied(self, full: Request) -> tuple[Applied, ...]:
         """LoRAs and embeddings of each run of a completed request."""
@@ -256,11 +263,9 @@ class Pipeline:
                 controls=tuple(controls),
                 profile=profile,
             )
-        request = complete(request, self.package.manifest)
+        request = self._completed(request)
         with _turn(self._turn, cancel):
             start = time.perf_counter()
-            if request.safety_checker:
-                safety.checker_of(self.package)
             run = self._run(request, cancel)
             latents, stage = (None, -1) if resume is None else (resume.x, resume.stage)
             with closing(run.steps(resume)) as steps_run:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from PIL import Image
 
 from sdlite import __version__
+from sdlite.edit.state import fingerprint, pack_request
 from sdlite.errors import OutputError, RequestError
 from sdlite.grid.axes import Axis, Cell, cells
 from sdlite.grid.picture import compose
@@ -44,29 +46,40 @@ class Kept:
         parts = (f"{LETTERS[axis]}{index + 1}" for axis, index in enumerate(cell.place))
         return self.folder / ("-".join(parts) + ".png")
 
-    def begin(self, request: Request, axes: Sequence[Axis], model: str) -> Request:
-        """The request with its seed, drawn now or when the grid was begun.
+    def seeded(self, request: Request, axes: Sequence[Axis], pipe: Pipeline) -> Request:
+        """The request with its seed, drawn now or when the grid was begun; writes nothing.
 
         Raises:
-            OutputError: the folder holds another grid, or cannot be written.
+            OutputError: the folder holds another grid.
         """
-        note = self.folder / NOTE
-        described = _described(request, axes, model)
-        before = _read(note)
-        if before is not None:
-            seed = before.get("seed")
-            if before.get("grid") != described or not isinstance(seed, int):
-                raise OutputError(
-                    f"{self.folder} holds pictures of another grid; give another folder, or remove "
-                    "it"
-                )
-            return replace(request, seed=seed)
-        if request.seed == -1:
-            request = replace(request, seed=draw_seed())
+        before = _read(self.folder / NOTE)
+        if before is None:
+            return _seeded(request)
+        seed = before.get("seed")
+        if before.get("grid") != _described(request, axes, pipe) or not isinstance(seed, int):
+            raise OutputError(
+                f"{self.folder} holds pictures of another grid; give another folder, or remove it"
+            )
+        return replace(request, seed=seed)
+
+    def begin(self, asked: Request, axes: Sequence[Axis], pipe: Pipeline, seed: int) -> None:
+        """Note which grid the folder holds; ``asked`` is the request before ``seeded``.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if (self.folder / NOTE).exists():
+            return
         make_folder(self.folder)
-        text = json.dumps({"grid": described, "seed": request.seed}, indent=1)
-        write_whole(note, text.encode())
-        return request
+        text = json.dumps({"grid": _described(asked, axes, pipe), "seed": seed}, indent=1)
+        write_whole(self.folder / NOTE, text.encode())
+
+    def picture(self, cell: Cell) -> Image.Image | None:
+        """A cell that was drawn before; what is damaged is drawn again."""
+        try:
+            return open_picture(self.path(cell))
+        except RequestError:
+            return None
 
 
 def draw_grid(
@@ -97,51 +110,62 @@ def draw_grid(
     """
     if request.images != 1:
         raise RequestError(f"a grid has one picture a cell, not {request.images}")
-    if kept is not None:
-        request = kept.begin(request, axes, pipe.package.manifest.name)
-    elif request.seed == -1:
-        request = replace(request, seed=draw_seed())
+    asked = request
+    request = _seeded(request) if kept is None else kept.seeded(request, axes, pipe)
     found = cells(request, axes)
     if open_model is None and any(cell.model is not None for cell in found):
         raise RequestError("an axis of models needs something that opens them")
-    for cell in found:
-        if cell.model is None:
-            complete(cell.request, pipe.package.manifest)
     pictures: dict[tuple[int, ...], Image.Image] = {}
+    if kept is not None:
+        there = ((cell.place, kept.picture(cell)) for cell in found)
+        pictures = {place: picture for place, picture in there if picture is not None}
+    again = len(pictures)
+    # Whatever is wrong with the last cell is said before the first is drawn.
+    for drawing, _, cell in _drawn_with(pipe, open_model, found, pictures):
+        drawing.plan(cell.request)
+    if kept is not None:
+        kept.begin(asked, axes, pipe, request.seed)
     results: list[Result] = []
-    again = 0
-    with ExitStack() as stack:
-        opened: tuple[str, Pipeline] | None = None
-        for number, cell in enumerate(found):
-            if kept is not None and (there := _kept(kept.path(cell))) is not None:
-                pictures[cell.place] = there
-                again += 1
-                continue
-            drawing = pipe
-            if cell.model is not None and open_model is not None:
-                if opened is None or opened[0] != cell.model:
-                    stack.close()
-                    opened = (cell.model, stack.enter_context(open_model(cell.model)))
-                drawing = opened[1]
-            of_all = counted(on_step, number, len(found))
-            result = drawing.generate(cell.request, on_step=of_all, cancel=cancel)
-            results.append(result)
-            pictures[cell.place] = result.images[0]
-            if kept is not None:
-                text = result.infotexts[0] if kept.metadata else None
-                write_whole(kept.path(cell), encode(result.images[0], "png", text), overwrite=True)
+    for drawing, number, cell in _drawn_with(pipe, open_model, found, pictures):
+        of_all = counted(on_step, number, len(found))
+        result = drawing.generate(cell.request, on_step=of_all, cancel=cancel)
+        results.append(result)
+        pictures[cell.place] = result.images[0]
+        if kept is not None:
+            text = result.infotexts[0] if kept.metadata else None
+            write_whole(kept.path(cell), encode(result.images[0], "png", text), overwrite=True)
     return _joined(pipe, request, axes, compose(pictures, axes), results, again)
 
 
-def _described(request: Request, axes: Sequence[Axis], model: str) -> str:
+def _seeded(request: Request) -> Request:
+    return replace(request, seed=draw_seed()) if request.seed == -1 else request
+
+
+def _drawn_with(
+    pipe: Pipeline,
+    open_model: OpenModel | None,
+    found: Sequence[Cell],
+    pictures: Mapping[tuple[int, ...], Image.Image],
+) -> Iterator[tuple[Pipeline, int, Cell]]:
+    """Cells whose pictures are missing, each with its number and what draws it.
+
+    One model is open at a time, and those whose pictures are all there are not opened.
+    """
+    missing = [(number, cell) for number, cell in enumerate(found) if cell.place not in pictures]
+    for model, group in groupby(missing, lambda numbered: numbered[1].model):
+        with nullcontext(pipe) if model is None or open_model is None else open_model(model) as one:
+            for number, cell in group:
+                yield one, number, cell
+
+
+def _described(request: Request, axes: Sequence[Axis], pipe: Pipeline) -> str:
     """A hash of everything that decides the cells, but a seed that is to be drawn."""
-    parts = [__version__, model, *(f"{axis.name}={axis.texts!r}" for axis in axes)]
-    edit = request.edit
-    for image in () if edit is None else (edit.image, edit.mask):
-        parts.append("" if image is None else hashlib.sha256(image.tobytes()).hexdigest())
-    shown = replace(request, edit=None)
-    settings = "" if edit is None else repr({**vars(edit), "image": None, "mask": None})
-    parts += [repr(shown), settings]
+    job, pictures = pack_request(request)
+    parts = [__version__, fingerprint(pipe.package), json.dumps(job, sort_keys=True)]
+    parts += [f"{axis.name}={axis.texts!r}" for axis in axes]
+    for place, image in sorted(pictures.items()):
+        pixels = hashlib.sha256(image.tobytes()).hexdigest()
+        parts.append(f"{place} {image.mode} {image.size} {pixels}")
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -49,6 +49,7 @@ def test_models_and_words(run: Run, home: Path) -> None:
         (["--x", "steps=1,2", "-n", "2"], "a grid has one picture a cell"),
         (["--x", "replace=dog,cow"], "'dog' is not in the prompt"),
         (["--x", "model=tiny,none"], "unknown model 'none'"),
+        (["--x", "lora:ink=0,1"], "unknown LoRA 'ink'"),
         (["--x", "sampler=Euler,Eule"], "unknown sampler 'Eule'"),
         (["--x", "steps=1", "-o", "x.gif"], "names no picture format"),
     ],
@@ -57,4 +58,4 @@ def test_bad_input(run: Run, arguments: list[str], words: str) -> None:
     done = run("grid", "a cat", *arguments)
     assert done.exit_code == 2, done.output
     assert words in done.stderr
-    assert not Path("grid.png").exists()
+    assert list(Path().iterdir()) == []

@@ -11,12 +11,13 @@ from PIL import Image
 from sdlite_runtimes.nullpackage import write_null_package
 
 import sdlite
+from sdlite.controls import Control
 from sdlite.errors import OutputError, RequestError, UnknownName
 from sdlite.grid.axes import cells, read_axis
 from sdlite.grid.draw import Kept, draw_grid
 from sdlite.grid.picture import compose
 from sdlite.loras import LoraUse
-from sdlite.types import Hires, Request
+from sdlite.types import Edit, Hires, Request
 
 
 @pytest.mark.parametrize(
@@ -193,6 +194,37 @@ def test_bad_cells_are_found_before_anything_is_drawn(tmp_path: Path, package: P
         assert not calls
 
 
+@pytest.mark.parametrize(
+    ("axis", "error"),
+    [("model=tiny,none", "unknown model 'none'"), ("lora:ink=0,1", "unknown LoRA 'ink'")],
+)
+def test_a_grid_that_cannot_be_drawn_leaves_nothing_behind(
+    tmp_path: Path, package: Path, axis: str, error: str
+) -> None:
+    def open_model(name: str) -> sdlite.Pipeline:
+        return sdlite.load(package if name == "tiny" else name, runtime="null")
+
+    kept = Kept(tmp_path / "cells")
+    with sdlite.load(package, runtime="null") as pipe, pytest.raises(UnknownName, match=error):
+        draw_grid(pipe, Request("a"), [read_axis(axis)], open_model=open_model, kept=kept)
+    assert not kept.folder.exists()
+
+
+def test_pictures_belong_to_the_grid(tmp_path: Path, package: Path) -> None:
+    axes = [read_axis("steps=1,2")]
+    kept = Kept(tmp_path / "cells")
+
+    def asked(colour: str) -> Request:
+        image = Image.new("RGB", (8, 8), colour)
+        return Request("a", edit=Edit(image), controls=(Control("canny", image),))
+
+    with sdlite.load(package, runtime="null") as pipe:
+        kept.begin(asked("red"), axes, pipe, 5)
+        assert kept.seeded(asked("red"), axes, pipe).seed == 5
+        with pytest.raises(OutputError, match="another grid"):
+            kept.seeded(asked("blue"), axes, pipe)
+
+
 def test_models_are_opened_one_after_the_other(package: Path) -> None:
     opened: list[str] = []
 
@@ -203,5 +235,6 @@ def test_models_are_opened_one_after_the_other(package: Path) -> None:
     with sdlite.load(package, runtime="null") as pipe:
         axes = [read_axis("model=a,b"), read_axis("steps=1,2")]
         result = draw_grid(pipe, Request("a cat", seed=1), axes, open_model=open_model)
-    assert opened == ["a", "b"]
+    # First to see that all of them can be drawn with.
+    assert opened == ["a", "b", "a", "b"]
     assert result.images[0].width > 2 * 32
