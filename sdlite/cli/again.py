@@ -15,12 +15,14 @@ from sdlite import __version__
 from sdlite.cli.drawing import DrawingOptions, draw, generate_one
 from sdlite.cli.edge import common
 from sdlite.cli.options import model_names, running_options
+from sdlite.cli.state import branching, options_of
 from sdlite.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sdlite.edit.again import Again
+    from sdlite.edit.state import Saved
     from sdlite.metadata import Parameters
     from sdlite.pipeline import Pipeline
     from sdlite.types import Edit, Request, Result, Step
@@ -38,6 +40,13 @@ if TYPE_CHECKING:
 )
 @click.option("--image", metavar="FILE", help="For an edit: the picture it was made from.")
 @click.option("--mask", metavar="FILE", help="For an edit with a mask: that mask.")
+@click.option(
+    "--continue",
+    "state",
+    metavar="FILE",
+    help="Go on from FILE, which --save-state kept while PICTURE was drawn, instead of from noise: "
+    "with more steps, a second pass, and without a profile's shortcuts.",
+)
 @running_options
 @common
 @click.pass_context
@@ -48,6 +57,7 @@ def again(
     changes: tuple[str, ...],
     image: str | None,
     mask: str | None,
+    state: str | None,
     **given: Any,
 ) -> None:
     """Draw PICTURE again, with --change something else.
@@ -61,6 +71,8 @@ def again(
       sdlite again castle.png --change steps=50 -o better.png
       sdlite again castle.png --change "prompt=a castle in winter" --change seed=-1
       sdlite again edited.png --image photo.jpg --mask mask.png -o same.png
+      sdlite generate "a castle" --profile draft --save-state "draft-{step}.state" -o draft.png
+      sdlite again draft.png --continue draft-5.state --change steps=40 -o castle.png
     """
     from sdlite.carried.read import read_carried
     from sdlite.changes import read_changes
@@ -68,6 +80,13 @@ def again(
     carried = read_carried(Path(picture))
     found = carried.parameters
     parsed = read_changes(changes)
+    if state is not None:
+        if image is not None or mask is not None:
+            raise RequestError("--continue has its pictures in FILE; leave --image and --mask")
+        saved = _state_of(picture, found, Path(state))
+        options = options_of(saved, given)
+        draw(ctx, options, ("",), lambda _, __: saved.request, branching(saved, parsed))
+        return
     if given["model"] is None and found.fields.get("Model") in model_names():
         given["model"] = found.fields["Model"]
     options = DrawingOptions.of_one(given)
@@ -86,6 +105,25 @@ def again(
         return replace(result, notes=(*result.notes, *problems))
 
     draw(ctx, options, ("",), repeated, work)
+
+
+def _state_of(picture: str, found: Parameters, path: Path) -> Saved:
+    """A state kept while a picture was drawn; raises ``RequestError`` for another picture's."""
+    from sdlite.edit.state import load_state
+    from sdlite.metadata import build, parse
+    from sdlite.text.tags import with_tags
+
+    saved = load_state(path)
+    request = saved.request
+    prompt = with_tags(request.prompt, request.loras)
+    fields = {"Steps": request.steps, "Sampler": request.sampler, "Seed": request.seed}
+    kept = parse(build(prompt, "", fields))
+    if (found.prompt, found.fields.get("Seed")) != (kept.prompt, kept.fields["Seed"]):
+        raise RequestError(
+            f"{path} was saved while another picture than {picture} was drawn: {kept.prompt!r} "
+            f"with seed {request.seed}"
+        )
+    return saved
 
 
 def _request(

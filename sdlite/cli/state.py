@@ -162,20 +162,27 @@ def resume(
 
     steps = whole(1, 1000)("--save-every", save_every)
     saved = load_state(Path(file))
-    for name in KEPT:
-        if given[name] is None:
-            given[name] = saved.header.settings.get(name)
-    options = DrawingOptions.of_one(given)
+    options = options_of(saved, given)
     kept = {name: options.settings[name] for name in KEPT}
     if wanted:
-        draw(ctx, options, ("",), lambda _, __: saved.request, _branching(saved, wanted))
+        draw(ctx, options, ("",), lambda _, __: saved.request, branching(saved, wanted))
         return
     work = _saving(Path(file), steps, kept, saved)
     draw(ctx, options, ("",), lambda _, __: saved.request, work)
     Path(file).unlink(missing_ok=True)
 
 
-def _branching(saved: Saved, changes: dict[str, Any]) -> Work:
+def options_of(saved: Saved, given: dict[str, Any]) -> DrawingOptions:
+    """Options to go on from a state with; what was not given is as when it was begun."""
+    for name in KEPT:
+        if given[name] is None:
+            given[name] = saved.header.settings.get(name)
+    return DrawingOptions.of_one(given)
+
+
+def branching(saved: Saved, changes: dict[str, Any]) -> Work:
+    """Go on from a state in another way, without a profile's shortcuts; the state stays."""
+
     def work(
         pipe: Pipeline, request: Request, on_step: Callable[[Step], object], cancel: threading.Event
     ) -> Result:

@@ -16,6 +16,16 @@ from sdlite.request import complete, sampling_of
 from sdlite.sampling import NoiseLevels
 from sdlite.types import Float32, Request, SamplerState
 
+SETTLED = (
+    "steps",
+    "hires",
+    "hires-strength",
+    "hires-steps",
+    "hires-upscaler",
+    "hires-sampler",
+    "hires-schedule",
+)
+"""What cannot be changed any more once the second pass is begun."""
 BRANCHES = (
     "prompt",
     "negative",
@@ -24,9 +34,13 @@ BRANCHES = (
     "guidance-interval",
     "clip-skip",
     "emphasis",
-    "steps",
+    "decoder",
+    "hires-guidance",
+    "hires-prompt",
+    *SETTLED,
 )
-"""What can be changed once a picture is begun: what is asked of the model, and how often."""
+"""What can be changed once a picture is begun: what is asked of the model, how often, and what
+comes after."""
 
 
 def branch(
@@ -45,17 +59,21 @@ def branch(
 
     Raises:
         UnknownName: a setting cannot be changed any more; says which can.
-        RequestError: the steps are fewer than were run already, or it is a second pass or an edit,
-            whose steps cannot be changed.
+        RequestError: the steps are fewer than were run already, or it is too late: an edit has its
+            steps, a second pass that is begun its steps and its size.
     """
     for name in changes:
         if name not in BRANCHES:
             raise UnknownName("change of a picture that is begun", name, BRANCHES)
+        if state.stage and name in SETTLED:
+            raise RequestError(f"{name} cannot be changed any more: the second pass is begun")
     asked = {name: value for name, value in changes.items() if name != "steps"}
     changed_request = changed(request, asked)
     if "steps" in changes:
-        if request.hires is not None or request.edit is not None:
-            raise RequestError("steps can be changed of a picture drawn from nothing in one pass")
+        if request.edit is not None:
+            raise RequestError(
+                "steps can be changed of a picture drawn from nothing, not of an edit"
+            )
         _, sigmas = sampling_of(request, manifest, NoiseLevels.from_table(manifest.noise))
         finer = _cut(sigmas, state.index, changes["steps"])
         changed_request = replace(changed_request, sigmas=tuple(map(float, finer)))

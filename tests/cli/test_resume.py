@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +172,7 @@ def test_a_branch_from_a_step(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ("hires-steps=2", "hires-steps is about a second pass, and there is none"),
         ("seed=4", "unknown change of a picture that is begun 'seed'. Known: prompt, negative"),
         ("steps=3", "3 steps are done already; 3 steps are not more"),
         ("steps", "is not KEY=VALUE"),
@@ -185,3 +189,82 @@ def test_branches_that_cannot_be(
     assert done.exit_code == 2, done.output
     assert words in done.stderr
     assert not Path("b.png").exists() and Path("a-3.state").exists()
+
+
+def test_a_draft_is_promoted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_again(monkeypatch)
+    job = ["generate", 'a "cat" (big:1.2)', "--steps", "9", "--seed", "7", "--sampler", "Euler"]
+    saving = ("--save-state", "a-{step}.state", "--save-every", "3")
+    draft = [*job, "--profile", "draft"]
+    assert run(*draft, "-o", "draft.png", *saving).exit_code == 0
+    changes = (
+        "--change",
+        "steps=20",
+        "--change",
+        "hires=1.5",
+        "--change",
+        "hires-upscaler=Lanczos",
+    )
+    done = run("again", "draft.png", "--continue", "a-3.state", *changes, "-o", "b.png")
+    assert done.exit_code == 0, done.output
+    fields = metadata.parse(str(metadata.read(Path("b.png")))).fields
+    assert (fields["Steps"], fields["Hires upscale"]) == ("20", "1.5")
+    assert "Profile" not in fields and "Profile" in str(metadata.read(Path("draft.png")))
+    with Image.open("draft.png") as small, Image.open("b.png") as large:
+        assert large.width == 3 * small.width // 2
+    assert Path("a-3.state").is_file()
+    # Without a change the rest is drawn as it was, but for the profile.
+    assert run(*job, "-o", "whole.png", "--overwrite", *saving).exit_code == 0
+    done = run("again", "whole.png", "--continue", "a-6.state", "-o", "c.png")
+    assert done.exit_code == 0, done.output
+    assert Path("c.png").read_bytes() == Path("whole.png").read_bytes()
+
+
+def test_a_state_of_another_picture_is_not_its_draft(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_again(monkeypatch)
+    saving = ("--save-state", "a-{step}.state", "--save-every", "3")
+    run("generate", "a cat", "--steps", "4", "--seed", "3", "-o", "a.png", *saving)
+    run("generate", "a cat", "--steps", "4", "--seed", "4", "-o", "b.png")
+    for arguments, words in (
+        (["b.png", "--continue", "a-3.state"], "another picture than b.png was drawn: 'a cat' w"),
+        (["a.png", "--continue", "b.png"], "b.png is no state of a job"),
+        (["a.png", "--continue", "none"], "no file none"),
+        (["a.png", "--continue", "a-3.state", "--image", "a.png"], "leave --image and --mask"),
+    ):
+        done = run("again", *arguments, "-o", "c.png")
+        assert done.exit_code == 2, done.output
+        assert words in done.stderr and done.stderr.count("\n") == 1
+        assert not Path("c.png").exists()
+
+
+def test_what_the_second_pass_has_settled(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_again(monkeypatch)
+    saving = ("--save-state", "a-{step}.state", "--save-every", "1")
+    job = ("generate", "a cat", "--steps", "2", "--hires", "1.5")
+    assert run(*job, "-o", "a.png", *saving).exit_code == 0
+    for name in ("steps=9", "hires-steps=3", "hires=2"):
+        done = run("resume", "a-3.state", "--change", name, "-o", "b.png")
+        assert done.exit_code == 2
+        assert "cannot be changed any more: the second pass is begun" in done.stderr
+    done = run("resume", "a-3.state", "--change", "hires-prompt=a dog", "-o", "b.png")
+    assert done.exit_code == 0, done.output
+
+
+def test_a_killed_process_is_gone_on_with(
+    run: Run, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    job = ("generate", "a cat", "--steps", "12", "--seed", "7", "--sampler", "Euler a")
+    assert run(*job, "-o", "whole.png").exit_code == 0
+    going = start(0.2, *job, "-o", "a.png", "--save-state", "a.state", "--save-every", "2")
+    with going:
+        while not Path("a.state").is_file():
+            assert going.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.3)
+        going.kill()
+    assert not Path("a.png").exists()
+    done = run("resume", "a.state", "-o", "a.png")
+    assert done.exit_code == 0, done.output
+    assert Path("a.png").read_bytes() == Path("whole.png").read_bytes()
