@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from sdlite.image.canvas import Canvas, lay_out, mask_for
+from sdlite.image.content import without_holes
 from sdlite.image.mask import latent_mask
 from sdlite.image.pictures import from_picture
 from sdlite.ports import CHANNELS, EncodedPicture, EncoderPort
@@ -50,8 +51,12 @@ def lay_out_edit(edit: Edit, size: tuple[int, int]) -> tuple[Canvas, tuple[str, 
         invert=edit.invert_mask,
         soft=edit.soft_mask,
     )
+    image = edit.image
+    if edit.alpha_mask and not edit.invert_mask:
+        # White, which transparency is otherwise shown on, would shine through at the edges.
+        image = without_holes(image)
     canvas = lay_out(
-        edit.image,
+        image,
         mask,
         size,
         resize=edit.resize or "stretch",

@@ -30,3 +30,19 @@ def filled(image: Image.Image, mask: Image.Image) -> Image.Image:
         for _ in range(repeats):
             result.alpha_composite(layer)
     return result.convert("RGB")
+
+
+def without_holes(image: Image.Image) -> Image.Image:
+    """The picture with the colours around flowing into its transparent part.
+
+    Args:
+        image: RGBA. Where it is opaque every byte stays; where it is half transparent, its colour
+            counts half.
+
+    Returns:
+        RGB. A picture that is transparent everywhere gives black.
+    """
+    alpha = image.getchannel("A")
+    result = filled(image.convert("RGB"), ImageOps.invert(alpha))
+    result.paste(image.convert("RGB"), mask=alpha.point([0] * 255 + [255]))
+    return result

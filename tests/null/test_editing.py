@@ -184,7 +184,7 @@ def test_inverted_soft_and_alpha_masks(pipe: sdlite.Pipeline) -> None:
     assert (draw(Edit(image, mask=black, invert_mask=True)) == plain).all()
     hole = image.convert("RGBA")
     hole.putalpha(Image.fromarray(255 - np.asarray(MASK.convert("L"))))
-    # What is transparent is white, so it begins elsewhere; what stays is the same.
+    # The colours around flow into what is transparent; what stays is the same.
     outside = np.asarray(MASK.convert("L").resize((64, 64))) == 0
     alpha = draw(Edit(hole, alpha_mask=True, mask_blur=0))
     assert (alpha[outside] == np.asarray(image)[outside]).all()

@@ -9,7 +9,7 @@ from PIL import Image
 from sdlite.errors import RequestError
 from sdlite.image import fit, mask
 from sdlite.image.canvas import Canvas, lay_out, mask_for
-from sdlite.image.content import filled
+from sdlite.image.content import filled, without_holes
 
 RNG = np.random.default_rng(1)
 
@@ -122,6 +122,17 @@ def test_fill_takes_the_colours_around() -> None:
     half.paste((255, 255, 0), (32, 0, 64, 64))
     both = array(filled(half, box(64, 64, 24, 0, 40, 64))).astype(int)
     assert both[32, 25, 2] > both[32, 38, 2]
+
+
+def test_holes_take_the_colours_around() -> None:
+    rng = np.random.default_rng(2)
+    image = Image.fromarray(rng.integers(100, 110, (64, 64, 3), np.uint8)).convert("RGBA")
+    image.paste((255, 0, 0, 0), (20, 20, 44, 44))
+    closed = array(without_holes(image))
+    hole = array(image)[:, :, 3] == 0
+    assert (closed[~hole] == array(image)[~hole][:, :3]).all()
+    assert closed[hole].min() >= 95 and closed[hole].max() <= 115
+    assert without_holes(Image.new("RGBA", (8, 8), (9, 9, 9, 0))).getextrema() == ((0, 0),) * 3
 
 
 def finish(canvas: Canvas) -> np.ndarray:
