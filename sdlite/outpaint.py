@@ -15,7 +15,7 @@ from sdlite import __version__
 from sdlite.choices import find_tiling
 from sdlite.errors import RequestError
 from sdlite.image.fit import Box
-from sdlite.image.source import flatten, upright
+from sdlite.image.source import MAX_PIXELS, flatten, upright
 from sdlite.metadata import infotext
 from sdlite.pipeline import Pipeline
 from sdlite.request import MAX_SEED, MAX_SIDE, complete
@@ -47,7 +47,10 @@ class Margins:
                 raise RequestError(f"{name} {value} is not between 0 and {MAX_SIDE} pixels")
         if not (self.left or self.top or self.right or self.bottom):
             raise RequestError("nothing to add; give left, top, right or bottom in pixels")
-        return size[0] + self.left + self.right, size[1] + self.top + self.bottom
+        width, height = size[0] + self.left + self.right, size[1] + self.top + self.bottom
+        if width * height > MAX_PIXELS:
+            raise RequestError(f"a picture of {width}x{height}: at most {MAX_PIXELS} pixels")
+        return width, height
 
 
 def outpaint(
@@ -122,7 +125,15 @@ def outpaint(
         )
         canvas.paste(results[-1].images[0], (left, top))
         known[top:bottom, left:right] = True
-    return _joined(pipe, full, replace(edit, image=image), margins, canvas, results)
+    told = {"Outpaint": _sides(margins), "Outpaint seam": str(seam)}
+    told["Outpaint window"] = f"{window[0]}x{window[1]}"
+    if edit.mask_content != "original":
+        told["Outpaint content"] = edit.mask_content
+    return _joined(pipe, full, replace(edit, image=image), told, canvas, results)
+
+
+def _sides(margins: Margins) -> str:
+    return ", ".join(f"{name} {value}" for name, value in vars(margins).items() if value)
 
 
 def passes(image: tuple[int, int], margins: Margins, window: tuple[int, int]) -> int:
@@ -227,15 +238,14 @@ def _joined(
     pipe: Pipeline,
     full: Request,
     edit: Edit,
-    margins: Margins,
+    told: dict[str, str],
     canvas: Image.Image,
     results: list[Result],
 ) -> Result:
     """One result of all windows."""
     request = replace(full, edit=edit, width=canvas.width, height=canvas.height)
-    added = [f"{name} {value}" for name, value in vars(margins).items() if value]
     peaks = [result.peak_bytes for result in results if result.peak_bytes is not None]
-    extra = {**pipe.fields, "Outpaint": ", ".join(added)}
+    extra = {**pipe.fields, **told}
     text = infotext(request, full.seed, pipe.package.manifest, __version__, extra)
     return Result(
         images=(canvas,),

@@ -109,6 +109,7 @@ def draw_larger(
         "SD upscale": f"{scale:g}",
         "SD upscale upscaler": upscaler,
         "SD upscale overlap": str(overlap),
+        "SD upscale tile": f"{tile[0]}x{tile[1]}",
     }
     text = infotext(request, full.seed, pipe.package.manifest, __version__, extra)
     return replace(

@@ -19,8 +19,6 @@ from sdlite.cli.state import branching, options_of
 from sdlite.errors import RequestError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from sdlite.edit.again import Again
     from sdlite.edit.state import Saved
     from sdlite.metadata import Parameters
@@ -74,8 +72,11 @@ def again(
       sdlite generate "a castle" --profile draft --save-state "draft-{step}.state" -o draft.png
       sdlite again draft.png --continue draft-5.state --change steps=40 -o castle.png
     """
+    from PIL import Image
+
     from sdlite.carried.read import read_carried
     from sdlite.changes import read_changes
+    from sdlite.repeat import repeat_runs
 
     carried = read_carried(Path(picture))
     found = carried.parameters
@@ -101,7 +102,12 @@ def again(
     def work(
         pipe: Pipeline, request: Request, on_step: Callable[[Step], object], cancel: threading.Event
     ) -> Result:
-        result = generate_one(pipe, request, on_step, cancel)
+        runs = None
+        if request.edit is not None:
+            with Image.open(picture) as image:
+                runs, told = repeat_runs(found, image.size, request.edit.image.size)
+            problems.extend(told)
+        result = (runs or generate_one)(pipe, request, on_step, cancel)
         return replace(result, notes=(*result.notes, *problems))
 
     draw(ctx, options, ("",), repeated, work)
@@ -159,7 +165,7 @@ def _edit(
     masked = read.masked and not settings["alpha_mask"]
     if masked and mask is None:
         raise RequestError("this picture was made with a mask; give it with --mask")
-    begun: Image = open_picture(image)
+    begun = open_picture(image)
     told = found.fields.get("Init image hash")
     ours = hashlib.md5(begun.tobytes(), usedforsecurity=False).hexdigest()
     if told is None:

@@ -40,7 +40,10 @@ KNOWN = frozenset(
         *("Paste back", "Hires CFG Scale", "Hires prompt", "Hires negative prompt"),
         *("Hires sampler", "Hires schedule type", "Hires upscale", "Hires resize-1"),
         *("Hires resize-2", "Hires steps", "Hires upscaler", "Emphasis", "Guidance rescale"),
-        *("Guidance interval", "Outpaint", "Lora hashes", "TI hashes", "VAE", "VAE hash"),
+        *("Guidance interval", "Lora hashes", "TI hashes", "VAE", "VAE hash"),
+        *("Outpaint", "Outpaint seam", "Outpaint window-1", "Outpaint window-2"),
+        *("Outpaint content", "SD upscale", "SD upscale upscaler", "SD upscale overlap"),
+        *("SD upscale tile-1", "SD upscale tile-2"),
         *("Variation seed", "Variation seed strength", "Seed resize from-1", "Seed resize from-2"),
         *("ENSD", "Eta", "Eta DDIM", "Sigma churn", "Sigma tmin", "Sigma tmax", "Sigma noise"),
         *("Sigmas", "Tiling", "Safety checker", "Profile", "Model answers", "VAE Decoder"),
@@ -118,10 +121,6 @@ def again(found: Parameters, manifest: Manifest, version: str) -> Again:
         return Again(request, tuple(problems))
     masked = any(name.startswith(("Mask", "Inpaint")) for name in found.fields)
     edit, size = _edit(found, reader, strength)
-    if "Outpaint" in found.fields:
-        problems.append(
-            f"outpainted ({found.fields['Outpaint']}): repeat that with sdlite outpaint"
-        )
     return Again(
         request if size else replace(request, width=None, height=None),
         tuple(problems),

@@ -89,6 +89,58 @@ def test_an_edit_needs_its_pictures(run: Run, arguments: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["outpaint", "--left", "30", "--bottom", "11", "--seam", "5", "--mask-content", "noise"],
+        ["outpaint", "--top", "8", "--size", "32x32"],
+        ["edit", "--enlarge", "1.5", "--overlap", "8", "--upscaler", "Nearest", "--size", "64x64"],
+    ],
+)
+def test_jobs_of_several_runs(run: Run, arguments: list[str]) -> None:
+    command, *options = arguments
+    options += ["--seed", "7", "--steps", "3", "--strength", "0.8"]
+    assert run(command, "in.png", "a", "-o", "a.png", *options).exit_code == 0
+    done = run("again", "a.png", "-o", "b.png", "--image", "in.png")
+    assert done.exit_code == 0, done.output
+    assert "note:" not in done.stderr
+    assert same("a.png", "b.png")
+
+
+@pytest.mark.usefixtures("files")
+def test_sd_upscale_of_a1111(run: Run) -> None:
+    settings = (
+        "Steps: 3, Sampler: Euler, CFG scale: 2, Seed: 5, Size: 64x64, Denoising strength: 0.3"
+    )
+    text = f"a cat\n{settings}, SD upscale overlap: 8, SD upscale upscaler: R-ESRGAN 4x+"
+    enlarged = Image.new("RGB", (120, 100))
+    Path("a.png").write_bytes(output.encode(enlarged, "png", text))
+    done = run("again", "a.png", "-o", "b.png", "--image", "in.png")
+    assert done.exit_code == 0, done.output
+    assert "note: its upscaler R-ESRGAN 4x+ is not there; Lanczos is taken" in done.stderr
+    with Image.open("b.png") as image:
+        assert image.size == (120, 100)
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("Outpaint: up 8", "parameter Outpaint names no side: 'up 8'"),
+        ("Outpaint: left x", "parameter Outpaint left 'x' is not a whole number"),
+        ("Outpaint: left 8, Outpaint seam: much", "parameter Outpaint seam 'much'"),
+        ("SD upscale: 99", "parameter SD upscale '99' is not a number from 1 to 8"),
+    ],
+)
+def test_runs_that_cannot_be(run: Run, fields: str, message: str) -> None:
+    carrying("a.png", f"a\nSteps: 1, Seed: 1, Size: 64x64, Denoising strength: 0.5, {fields}")
+    done = run("again", "a.png", "-o", "b.png", "--image", "in.png")
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr
+    assert not Path("b.png").exists()
+
+
+@pytest.mark.usefixtures("files")
 def test_another_picture_is_noticed(run: Run) -> None:
     run("edit", "in.png", "a", "--steps", "2", "-o", "a.png")
     done = run("again", "a.png", "-o", "b.png", "--image", "mask.png")

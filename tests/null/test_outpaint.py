@@ -114,7 +114,7 @@ def test_steps_are_counted_over_all_windows(pipe: sdlite.Pipeline) -> None:
     assert [(step.index, step.total) for step in steps] == [(i, 8) for i in range(8)]
     assert [phase.name for phase in result.phases] == ["text", "encode", "denoise", "decode"] * 4
     assert result.seeds == (1,)
-    assert "Outpaint: left 64, Version" in result.infotexts[0]
+    assert "Outpaint: left 64, Outpaint seam: 16, Outpaint window: 64x64, V" in result.infotexts[0]
     assert "Size: 128x64" in result.infotexts[0]
     again = outpaint(pipe, job(picture(), steps=2), Margins(left=64))
     assert again.images[0].tobytes() == result.images[0].tobytes()
@@ -125,6 +125,8 @@ def test_what_cannot_be(pipe: sdlite.Pipeline) -> None:
         outpaint(pipe, job(picture()), Margins())
     with pytest.raises(RequestError, match="left -1 is not between 0 and 4096"):
         outpaint(pipe, job(picture()), Margins(left=-1))
+    with pytest.raises(RequestError, match="a picture of 12288x12288: at most"):
+        Margins(4096, 4096, 4096, 4096).check((4096, 4096))
     with pytest.raises(RequestError, match="seam -2"):
         outpaint(pipe, job(picture()), Margins(left=1), seam=-2)
     with pytest.raises(RequestError, match="without a mask"):
