@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from sdlite import __version__
 from sdlite.server.a1111 import api as a1111_api
 from sdlite.server.a1111 import controlnet
+from sdlite.server.a1111.answers import WebuiError
 from sdlite.server.call import (
     Call,
     Endpoint,
@@ -29,8 +30,10 @@ from sdlite.server.call import (
 from sdlite.server.guard import Guard
 from sdlite.server.metrics import CONTENT_TYPE
 from sdlite.server.native import api as native_api
+from sdlite.server.native.answers import Failure, Health
 from sdlite.server.openai import api as openai_api
-from sdlite.server.openapi import document
+from sdlite.server.openai.answers import ApiError
+from sdlite.server.openapi import Group, document
 from sdlite.server.page import files
 from sdlite.server.problem import Refused
 from sdlite.server.state import Server
@@ -41,20 +44,23 @@ THREADS = 8
 
 def make_app(server: Server) -> ASGIApp:
     """The application; its lifespan starts and stops the engine room."""
-    groups: list[tuple[str, Shape, list[Endpoint]]] = [
-        ("a1111", a1111_api.shape, a1111_api.Api(server).endpoints()),
-        ("openai", openai_api.shape, openai_api.Api(server).endpoints()),
-        ("native", plain_shape, native_api.Api(server).endpoints()),
-        ("server", plain_shape, _own(server)),
-        ("page", plain_shape, files.endpoints()),
+    groups = [
+        Group("a1111", WebuiError, a1111_api.shape, a1111_api.Api(server).endpoints()),
+        Group("openai", ApiError, openai_api.shape, openai_api.Api(server).endpoints()),
+        Group("native", Failure, plain_shape, native_api.Api(server).endpoints()),
+        Group("server", Failure, plain_shape, _own(server)),
+        Group("page", Failure, plain_shape, files.endpoints()),
     ]
-    described = document([(tag, endpoints) for tag, _, endpoints in groups])
+    described: list[dict[str, Any]] = []
 
     async def openapi(call: Call) -> Any:
-        return described
+        # Not before somebody asks: it takes as long as everything else at the start.
+        if not described:
+            described.append(await in_thread(document, groups))
+        return described[0]
 
-    about = Endpoint("GET", "/openapi.json", openapi, "This description.")
-    groups.append(("server", plain_shape, [about]))
+    about = Endpoint("GET", "/openapi.json", openapi, "This description.", gives=dict[str, Any])
+    groups.append(Group("server", Failure, plain_shape, [about]))
 
     extra, running = assistant_routes(server) if server.setup.mcp else ([], nullcontext())
 
@@ -72,13 +78,13 @@ def make_app(server: Server) -> ASGIApp:
     routes: list[BaseRoute] = [
         *extra,
         *(
-            Route(endpoint.path, handler(server, endpoint, shape), methods=[endpoint.method])
-            for _, shape, endpoints in groups
-            for endpoint in endpoints
+            Route(endpoint.path, handler(server, endpoint, group.shape), methods=[endpoint.method])
+            for group in groups
+            for endpoint in group.endpoints
         ),
     ]
     open_paths = frozenset(
-        endpoint.path for _, _, endpoints in groups for endpoint in endpoints if endpoint.open
+        endpoint.path for group in groups for endpoint in group.endpoints if endpoint.open
     )
 
     async def lost(request: Request, error: Exception) -> JSONResponse:
@@ -130,7 +136,7 @@ def _own(server: Server) -> list[Endpoint]:
         return PlainTextResponse(server.metrics.text(server.room), media_type=CONTENT_TYPE)
 
     return [
-        Endpoint("GET", "/healthz", health, "Whether the server runs.", open=True),
+        Endpoint("GET", "/healthz", health, "Whether the server runs.", open=True, gives=Health),
         Endpoint(
             "GET",
             "/metrics",

@@ -169,6 +169,10 @@ class Endpoint:
     """What a good answer has."""
     media: str = "application/json"
     """What a good answer is."""
+    gives: Any = None
+    """The type of its JSON; None where it is no JSON."""
+    streams: bool = False
+    """Whether it answers with server-sent events where it is asked to."""
 
 
 def handler(

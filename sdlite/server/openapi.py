@@ -3,44 +3,66 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import TypeAdapter
 
 from sdlite import __version__
-from sdlite.server.call import Endpoint
+from sdlite.server.call import Endpoint, Shape
 
+_PLACE = "#/components/schemas/"
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 
 
-def document(groups: Sequence[tuple[str, Sequence[Endpoint]]]) -> dict[str, Any]:
-    """OpenAPI 3.1.
+@dataclass(frozen=True)
+class Group:
+    """The routes of one API."""
 
-    Args:
-        groups: a tag and the routes under it.
-    """
-    endpoints = [endpoint for _, group in groups for endpoint in group]
-    bodies: dict[type[BaseModel], None] = {}
-    for endpoint in endpoints:
-        for model in (endpoint.body, endpoint.form):
-            if model is not None:
-                bodies[model] = None
-    schemas, definitions = models_json_schema(
-        [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
+    tag: str
+    """What it is called."""
+    error: Any
+    """The type of its errors."""
+    shape: Shape
+    """How it writes them."""
+    endpoints: Sequence[Endpoint]
+    """Its routes."""
+
+
+def document(groups: Sequence[Group]) -> dict[str, Any]:
+    """OpenAPI 3.1."""
+    taken: dict[Any, TypeAdapter[Any]] = {}
+    given: dict[Any, TypeAdapter[Any]] = {}
+    for group in groups:
+        given[group.error] = TypeAdapter(group.error)
+        for endpoint in group.endpoints:
+            for model in (endpoint.body, endpoint.form):
+                if model is not None:
+                    taken[model] = TypeAdapter(model)
+            if endpoint.gives is not None:
+                given[endpoint.gives] = TypeAdapter(endpoint.gives)
+    schemas, found = TypeAdapter.json_schemas(
+        [(key, "validation", adapter) for key, adapter in (taken | given).items()],
+        ref_template=_PLACE + "{model}",
     )
+    definitions = found.get("$defs", {})
+    known = {key: schema for (key, _), schema in schemas.items()}
+    for name in _named([known[key] for key in given], definitions):
+        # What is answered has nothing but what is said here.
+        if definitions[name].get("type") == "object":
+            definitions[name].setdefault("additionalProperties", False)
     paths: dict[str, dict[str, Any]] = {}
-    for tag, group in groups:
-        for endpoint in group:
+    for group in groups:
+        for endpoint in group.endpoints:
             place = paths.setdefault(_PARAMETER.sub(r"{\1}", endpoint.path), {})
-            place[endpoint.method.lower()] = _operation(tag, endpoint, schemas)
+            place[endpoint.method.lower()] = _operation(group, endpoint, known)
     return {
         "openapi": "3.1.0",
         "info": {"title": "sdlite", "version": __version__},
         "paths": paths,
         "components": {
-            "schemas": definitions.get("$defs", {}),
+            "schemas": definitions,
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer"},
                 "user": {"type": "http", "scheme": "basic"},
@@ -50,16 +72,36 @@ def document(groups: Sequence[tuple[str, Sequence[Endpoint]]]) -> dict[str, Any]
     }
 
 
-def _operation(tag: str, endpoint: Endpoint, schemas: Any) -> dict[str, Any]:
-    good: dict[str, Any] = {"description": "Done.", "content": {endpoint.media: {}}}
+def _named(schemas: Sequence[Any], definitions: Mapping[str, Any]) -> set[str]:
+    """Definitions that schemas refer to, directly or not."""
+    found: set[str] = set()
+    left: list[Any] = list(schemas)
+    while left:
+        item = left.pop()
+        if isinstance(item, list):
+            left += item
+        elif isinstance(item, dict):
+            left += item.values()
+            name = str(item.get("$ref", "")).removeprefix(_PLACE)
+            if name in definitions and name not in found:
+                found.add(name)
+                left.append(definitions[name])
+    return found
+
+
+def _operation(group: Group, endpoint: Endpoint, schemas: Mapping[Any, Any]) -> dict[str, Any]:
+    answer = {} if endpoint.gives is None else {"schema": schemas[endpoint.gives]}
+    good: dict[str, Any] = {"description": "Done.", "content": {endpoint.media: answer}}
+    if endpoint.streams:
+        good["content"]["text/event-stream"] = {}
     operation: dict[str, Any] = {
-        "tags": [tag],
+        "tags": [group.tag],
         "summary": endpoint.summary,
         "responses": {
             str(endpoint.status): good,
             "default": {
                 "description": "An error, as this API writes them.",
-                "content": {"application/json": {}},
+                "content": {"application/json": {"schema": schemas[group.error]}},
             },
         },
     }
@@ -77,10 +119,10 @@ def _operation(tag: str, endpoint: Endpoint, schemas: Any) -> dict[str, Any]:
         operation["parameters"] = parameters
     content = {}
     if endpoint.body is not None:
-        content["application/json"] = {"schema": schemas[(endpoint.body, "validation")]}
+        content["application/json"] = {"schema": schemas[endpoint.body]}
     if endpoint.form is not None:
         content["multipart/form-data"] = {
-            "schema": _with_files(schemas[(endpoint.form, "validation")], endpoint.files)
+            "schema": _with_files(schemas[endpoint.form], endpoint.files)
         }
     if content:
         operation["requestBody"] = {"content": content, "required": _needed(endpoint)}

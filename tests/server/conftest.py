@@ -15,6 +15,7 @@ from sdlite_runtimes.nullpackage import write_null_package
 
 from sdlite import registry
 from tests.server.helpers import PROGRAM, Running
+from tests.server.published import check
 
 Serve = Callable[..., Any]
 
@@ -54,6 +55,7 @@ def serve(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
         server = Server(Setup(**{"model": "tiny", "runtime": "null", **setup}))
         client = TestClient(make_app(server), base_url="http://localhost")
         client.server, client.stop = server, stop
+        client.event_hooks["response"].append(check)
         client.__enter__()
         clients.append(client)
         return client

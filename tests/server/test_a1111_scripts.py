@@ -18,6 +18,7 @@ import sdlite
 from sdlite.adapterentry import AdapterEntry
 from sdlite.errors import SdliteError
 from sdlite.server.a1111.controlnet import controls
+from sdlite.server.intake import Intake
 from sdlite.server.limits import Limits
 from sdlite.types import Request
 from tests.server.helpers import opened, picture
@@ -25,12 +26,12 @@ from tests.server.test_a1111 import drawn, refused
 
 ENTRY = AdapterEntry("edges", "controlnet", "controlnet/edges", "x", "ab" * 32)
 MANIFEST: Any = SimpleNamespace(adapters=(ENTRY,))
-SERVER: Any = SimpleNamespace(limits=Limits())
+INTAKE = Intake(Limits())
 
 
 def read(*units: dict[str, Any], hires: bool = False) -> tuple[sdlite.Control, ...]:
     source = Image.new("RGB", (8, 8), "blue")
-    return controls(SERVER, {"controlnet": {"args": list(units)}}, MANIFEST, source, hires)
+    return controls(INTAKE, {"controlnet": {"args": list(units)}}, MANIFEST, source, hires)
 
 
 def test_a_unit_is_a_control() -> None:
@@ -76,7 +77,7 @@ def test_what_is_left_out_of_a_unit() -> None:
     assert found.resize == "fill" and found.mode == "prompt" and found.preprocessor == "none"
     (found,) = read({"model": "edges", "resize_mode": "Scale to Fit (Inner Fit)"})
     assert found.resize == "crop"
-    assert read({"enabled": False}) == () and controls(SERVER, {}, MANIFEST, None, False) == ()
+    assert read({"enabled": False}) == () and controls(INTAKE, {}, MANIFEST, None, False) == ()
     both = {"image": picture((16, 16)), "mask": picture((16, 16), "white")}
     (found,) = read({"model": "edges", "image": both})
     assert found.mask is not None and found.image.size == (16, 16)
@@ -106,9 +107,9 @@ def test_units_that_are_refused(unit: dict[str, Any], words: str) -> None:
 def test_a_unit_needs_a_picture() -> None:
     scripts = {"ControlNet": {"args": [{"model": "edges"}]}}
     with pytest.raises(SdliteError, match="ControlNet unit 0 has no image"):
-        controls(SERVER, scripts, MANIFEST, None, False)
+        controls(INTAKE, scripts, MANIFEST, None, False)
     with pytest.raises(SdliteError, match="no list of units"):
-        controls(SERVER, {"ControlNet": {"args": ["x"]}}, MANIFEST, None, False)
+        controls(INTAKE, {"ControlNet": {"args": ["x"]}}, MANIFEST, None, False)
     with pytest.raises(SdliteError, match="at most 8"):
         read(*[{"model": "edges"}] * 9)
 

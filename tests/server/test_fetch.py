@@ -1,4 +1,4 @@
-"""Pictures named by URL: not at all unless allowed, and never from an address that is not public."""
+"""Pictures named by URL: only where allowed, and never from an address that is not public."""
 
 from __future__ import annotations
 

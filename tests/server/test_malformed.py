@@ -31,7 +31,13 @@ def test_every_route_is_published(client: Any) -> None:
         for method, operation in methods.items():
             named = {item["name"] for item in operation.get("parameters", ()) if item["required"]}
             assert named == {part[1:-1] for part in path.split("/") if part.startswith("{")}
-            assert any(status.startswith("2") for status in operation["responses"])
+            answers = operation["responses"]
+            assert any(status.startswith("2") for status in answers)
+            assert "schema" in answers["default"]["content"]["application/json"]
+            for status in answers:
+                json = answers[status]["content"].get("application/json", {"schema": None})
+                lacking = "schema" not in json and operation["summary"] != "Not supported."
+                assert not lacking, f"{method} {path} does not say what it answers"
             assert method in ("get", "post", "delete")
 
 

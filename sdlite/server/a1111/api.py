@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
 
+from sdlite.server.a1111 import answers as gives
 from sdlite.server.a1111 import controlnet, lists
 from sdlite.server.a1111.answer import answer
 from sdlite.server.a1111.drawing import read_drawing
@@ -25,12 +26,16 @@ from sdlite.server.a1111.schema import (
 from sdlite.server.call import Answer, Call, Endpoint, in_thread
 from sdlite.server.pictures import to_base64
 from sdlite.server.problem import Refused, message_of, unsupported
+from sdlite.server.query import Query
 from sdlite.server.state import Server
 
 if TYPE_CHECKING:
     from sdlite.manifest import Manifest
 
 PREFIX = "/sdapi/v1/"
+NULL = type(None)
+SCRIPTS = list[gives.ScriptInfo]
+SKIP = Query("skip_current_image", "boolean", "Leave the preview out.")
 LACKING = (
     ("POST", "create/embedding"),
     ("POST", "create/hypernetwork"),
@@ -69,67 +74,112 @@ class Api:
     def endpoints(self) -> list[Endpoint]:
         """Every route."""
         server = self._server
-        reads: tuple[tuple[str, Callable[[], Any], str], ...] = (
-            ("options", self._options.values, "Settings."),
-            ("cmd-flags", lambda: lists.flags(server), "Flags of the command line."),
-            ("samplers", lists.samplers, "Samplers."),
-            ("schedulers", lists.schedulers, "Noise schedules."),
-            ("upscalers", lists.upscalers, "Upscalers over pixels."),
-            ("latent-upscale-modes", lists.latent_upscale_modes, "Upscalers over latents."),
-            ("sd-models", lambda: lists.models(server), "Models."),
-            ("prompt-styles", lambda: lists.styles(server), "Styles."),
-            ("memory", lists.memory, "Memory in bytes."),
-            ("sd-vae", list, "VAEs; always none."),
-            ("hypernetworks", list, "Hypernetworks; always none."),
-            ("face-restorers", list, "Face restorers; always none."),
-            ("realesrgan-models", list, "Real-ESRGAN models; always none."),
-            ("loras", lists.loras, "LoRAs."),
-            ("embeddings", lists.embeddings, "Embeddings."),
-            ("scripts", lists.scripts, "Scripts."),
-            ("script-info", lists.script_info, "Scripts and what they take."),
-            ("extensions", list, "Extensions; always none."),
+        reads: tuple[tuple[str, Callable[[], Any], str, Any], ...] = (
+            ("options", self._options.values, "Settings.", dict[str, Any]),
+            ("cmd-flags", lambda: lists.flags(server), "The command line.", dict[str, Any]),
+            ("samplers", lists.samplers, "Samplers.", list[gives.Sampler]),
+            ("schedulers", lists.schedulers, "Noise schedules.", list[gives.Scheduler]),
+            ("upscalers", lists.upscalers, "Upscalers over pixels.", list[gives.Upscaler]),
+            (
+                "latent-upscale-modes",
+                lists.latent_upscale_modes,
+                "Upscalers over latents.",
+                list[gives.LatentMode],
+            ),
+            ("sd-models", lambda: lists.models(server), "Models.", list[gives.SdModel]),
+            ("prompt-styles", lambda: lists.styles(server), "Styles.", list[gives.Style]),
+            ("memory", lists.memory, "Memory in bytes.", gives.Memory),
+            ("sd-vae", list, "VAEs; always none.", list[str]),
+            ("hypernetworks", list, "Hypernetworks; always none.", list[str]),
+            ("face-restorers", list, "Face restorers; always none.", list[str]),
+            ("realesrgan-models", list, "Real-ESRGAN models; always none.", list[str]),
+            ("loras", lists.loras, "LoRAs.", list[gives.WebuiLora]),
+            ("embeddings", lists.embeddings, "Embeddings.", gives.WebuiEmbeddings),
+            ("scripts", lists.scripts, "Scripts.", gives.Scripts),
+            ("script-info", lists.script_info, "Scripts and what they take.", SCRIPTS),
+            ("extensions", list, "Extensions; always none.", list[str]),
         )
-        writes: tuple[tuple[str, Answer, str, Any], ...] = (
-            ("txt2img", self._draw, "Draw a picture from a prompt.", Txt2Img),
-            ("img2img", self._draw, "Draw a picture from a picture.", Img2Img),
-            ("extra-single-image", self._extra_single, "Enlarge a picture.", ExtraSingle),
-            ("extra-batch-images", self._extra_batch, "Enlarge pictures.", ExtraBatch),
-            ("png-info", self._png_info, "Read what is written in a picture.", PngInfo),
-            ("interrogate", _interrogate, "Not supported.", Interrogate),
-            ("options", self._set_options, "Change settings.", Settings),
-            ("interrupt", _interrupt, "End your job early and keep what there is.", None),
-            ("skip", _skip, "End the present batch early and go on to the next.", None),
-            ("unload-checkpoint", _unload, "Close the model.", None),
-            ("reload-checkpoint", _nothing, "Nothing: models open when they are needed.", None),
-            ("refresh-checkpoints", _refresh, "Look for models again.", None),
-            ("refresh-vae", _nothing, "Nothing: models bring their own.", None),
-            ("refresh-loras", _refresh, "Look for LoRAs again.", None),
-            ("refresh-embeddings", _refresh, "Look for embeddings again.", None),
+        writes: tuple[tuple[str, Answer, str, Any, Any], ...] = (
+            ("txt2img", self._draw, "Draw a picture from a prompt.", Txt2Img, gives.Drawn),
+            ("img2img", self._draw, "Draw a picture from a picture.", Img2Img, gives.Drawn),
+            (
+                "extra-single-image",
+                self._extra_single,
+                "Enlarge a picture.",
+                ExtraSingle,
+                gives.Enlarged,
+            ),
+            (
+                "extra-batch-images",
+                self._extra_batch,
+                "Enlarge pictures.",
+                ExtraBatch,
+                gives.EnlargedBatch,
+            ),
+            ("png-info", self._png_info, "Read what is in a picture.", PngInfo, gives.Told),
+            ("interrogate", _interrogate, "Not supported.", Interrogate, None),
+            ("options", self._set_options, "Change settings.", Settings, NULL),
+            ("interrupt", _interrupt, "End your job, keep what there is.", None, gives.Empty),
+            ("skip", _skip, "End the present batch, go on to the next.", None, NULL),
+            ("unload-checkpoint", _unload, "Close the model.", None, gives.Empty),
+            ("reload-checkpoint", _nothing, "Nothing: models open by themselves.", None, NULL),
+            ("refresh-checkpoints", _refresh, "Look for models again.", None, NULL),
+            ("refresh-vae", _nothing, "Nothing: models bring their own.", None, NULL),
+            ("refresh-loras", _refresh, "Look for LoRAs again.", None, NULL),
+            ("refresh-embeddings", _refresh, "Look for embeddings again.", None, NULL),
         )
-        nets: tuple[tuple[str, Callable[[], Any], str], ...] = (
-            ("version", lambda: {"version": 2}, "Version of the extension's API."),
-            ("model_list", lambda: controlnet.model_list(self._manifest()), "ControlNets."),
-            ("module_list", controlnet.module_list, "Preprocessors."),
-            ("control_types", lambda: controlnet.control_types(self._manifest()), "Both."),
+        nets: tuple[tuple[str, Callable[[], Any], str, Any], ...] = (
+            ("version", lambda: {"version": 2}, "Version of its API.", dict[str, int]),
+            (
+                "model_list",
+                lambda: controlnet.model_list(self._manifest()),
+                "ControlNets.",
+                dict[str, list[str]],
+            ),
+            ("module_list", controlnet.module_list, "Preprocessors.", dict[str, Any]),
+            (
+                "control_types",
+                lambda: controlnet.control_types(self._manifest()),
+                "Both.",
+                dict[str, Any],
+            ),
             (
                 "settings",
                 lambda: {"control_net_unit_count": controlnet.MOST_UNITS},
                 "How many units a request may have.",
+                dict[str, int],
             ),
         )
         detect = controlnet.PREFIX + "detect"
         return [
             *(
-                Endpoint("GET", controlnet.PREFIX + path, _in_thread(read), summary)
-                for path, read, summary in nets
+                Endpoint("GET", controlnet.PREFIX + path, _in_thread(read), summary, gives=given)
+                for path, read, summary, given in nets
             ),
-            Endpoint("POST", detect, self._detect, "Preprocess pictures.", controlnet.Detect),
+            Endpoint(
+                "POST",
+                detect,
+                self._detect,
+                "Preprocess pictures.",
+                controlnet.Detect,
+                gives=gives.Detected,
+            ),
             *(
-                Endpoint("GET", PREFIX + path, _in_thread(read), summary)
-                for path, read, summary in reads
+                Endpoint("GET", PREFIX + path, _in_thread(read), summary, gives=given)
+                for path, read, summary, given in reads
             ),
-            Endpoint("GET", PREFIX + "progress", self._progress, "How far your job is."),
-            *(Endpoint("POST", PREFIX + path, *rest) for path, *rest in writes),
+            Endpoint(
+                "GET",
+                PREFIX + "progress",
+                self._progress,
+                "How far your job is.",
+                query=(SKIP,),
+                gives=gives.Progress,
+            ),
+            *(
+                Endpoint("POST", PREFIX + path, answer, summary, body, gives=given)
+                for path, answer, summary, body, given in writes
+            ),
             *(
                 Endpoint(method, PREFIX + path, _lacking(path), "Not supported.")
                 for method, path in LACKING
@@ -159,8 +209,7 @@ class Api:
         return await in_thread(controlnet.detect, self._server, call.body)
 
     async def _progress(self, call: Call) -> Any:
-        skip = call.request.query_params.get("skip_current_image", "").lower()
-        picture = skip not in ("true", "1", "yes", "on")
+        picture = not call.query(SKIP)
         return await in_thread(lambda: progress(self._server, call.client, picture=picture))
 
     async def _set_options(self, call: Call) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sdlite.errors import RuntimeUnavailable
 from sdlite.server.call import Call, Endpoint, in_thread
+from sdlite.server.native import answers as gives
 from sdlite.server.native.jobs import PREFIX, Jobs
 from sdlite.server.native.machine import Machine
 from sdlite.server.native.reading import lists, model_view, read_settings
@@ -28,10 +29,29 @@ class Api:
         return [
             *Jobs(self._server).endpoints(),
             *Machine(self._server).endpoints(),
-            Endpoint("POST", PREFIX + "read", self._read, "A picture's settings.", PictureBody),
-            Endpoint("GET", PREFIX + "choices", self._choices, "What there is to choose from."),
-            Endpoint("GET", PREFIX + "models", self._models, "Models."),
-            Endpoint("GET", PREFIX + "devices", self._devices, "Engines and their devices."),
+            Endpoint(
+                "POST",
+                PREFIX + "read",
+                self._read,
+                "A picture's settings.",
+                PictureBody,
+                gives=gives.Read,
+            ),
+            Endpoint(
+                "GET",
+                PREFIX + "choices",
+                self._choices,
+                "What there is to choose from.",
+                gives=gives.Choices,
+            ),
+            Endpoint("GET", PREFIX + "models", self._models, "Models.", gives=gives.Models),
+            Endpoint(
+                "GET",
+                PREFIX + "devices",
+                self._devices,
+                "Engines and their devices.",
+                gives=gives.Engines,
+            ),
         ]
 
     async def _read(self, call: Call) -> Any:

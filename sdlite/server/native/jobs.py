@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from sdlite.server.call import Call, Endpoint, in_thread
 from sdlite.server.events import changes, event, streaming
 from sdlite.server.jobs import QUEUED, RUNNING, Job, Order
+from sdlite.server.native import answers as gives
 from sdlite.server.native.outlook import planned
 from sdlite.server.native.schema import JobBody, read_margins, read_request
 from sdlite.server.pictures import MEDIA_TYPES, preview, to_base64
@@ -51,11 +52,31 @@ class Jobs:
         image = job + "/images/{number:int}"
         return [
             Endpoint(
-                "POST", jobs, self._submit, "Ask for pictures; answers 202.", JobBody, status=202
+                "POST",
+                jobs,
+                self._submit,
+                "Ask for pictures; answers 202.",
+                JobBody,
+                status=202,
+                gives=gives.Job,
             ),
-            Endpoint("GET", jobs, self._list, "Your jobs, newest first.", query=(LIMIT, BEFORE)),
-            Endpoint("GET", job, self._get, "A job."),
-            Endpoint("DELETE", job, self._cancel, "Cancel a job, or forget it.", query=(FORGET,)),
+            Endpoint(
+                "GET",
+                jobs,
+                self._list,
+                "Your jobs, newest first.",
+                query=(LIMIT, BEFORE),
+                gives=gives.Jobs,
+            ),
+            Endpoint("GET", job, self._get, "A job.", gives=gives.Job),
+            Endpoint(
+                "DELETE",
+                job,
+                self._cancel,
+                "Cancel a job, or forget it.",
+                query=(FORGET,),
+                gives=gives.Job | gives.Deleted,
+            ),
             Endpoint(
                 "GET",
                 job + "/events",
@@ -67,15 +88,23 @@ class Jobs:
             Endpoint(
                 "GET", image, self._image, "A picture.", query=(FORMAT, SIZE), media="image/*"
             ),
-            Endpoint("DELETE", image, self._delete_image, "Delete a picture."),
+            Endpoint("DELETE", image, self._delete_image, "Delete a picture.", gives=gives.Deleted),
             Endpoint(
                 "GET",
                 PREFIX + "pictures",
                 self._pictures,
                 "Finished pictures, newest first.",
                 query=(LIMIT, PLACE, SEARCH),
+                gives=gives.Pictures,
             ),
-            Endpoint("POST", PREFIX + "plan", self._plan, "What a job would take.", JobBody),
+            Endpoint(
+                "POST",
+                PREFIX + "plan",
+                self._plan,
+                "What a job would take.",
+                JobBody,
+                gives=gives.Planned,
+            ),
         ]
 
     def _order(self, body: JobBody, client: str) -> Order:

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from sdlite import home
 from sdlite.server.call import Call, Endpoint, in_thread
+from sdlite.server.native import answers as gives
 from sdlite.server.native.examination import Examination
 from sdlite.server.native.exports import Exports
 from sdlite.server.native.jobs import PREFIX
@@ -36,15 +37,18 @@ class Machine:
 
     def endpoints(self) -> list[Endpoint]:
         """Every route."""
-        exports = PREFIX + "exports"
+        doctor, cache, exports = PREFIX + "doctor", PREFIX + "cache", PREFIX + "exports"
+        examined: dict[str, Any] = {"gives": gives.Doctor}
+        listed: dict[str, Any] = {"gives": gives.Exports}
+        begun = {**listed, "status": 202}
         return [
-            Endpoint("GET", PREFIX + "doctor", self._doctor, "What keeps it from drawing."),
-            Endpoint("POST", PREFIX + "doctor", self._examine, "Look what does.", status=202),
-            Endpoint("GET", PREFIX + "cache", self._cache, "Graphs compiled for this machine."),
-            Endpoint("DELETE", PREFIX + "cache", self._clear, "Delete the compiled graphs."),
-            Endpoint("GET", exports, self._listed, "Checkpoints that can be exported."),
-            Endpoint("POST", exports, self._export, "Export one.", ExportBody, status=202),
-            Endpoint("DELETE", exports + "/{name}", self._stop, "Stop an export."),
+            Endpoint("GET", doctor, self._doctor, "What keeps it from drawing.", **examined),
+            Endpoint("POST", doctor, self._examine, "Look what does.", status=202, **examined),
+            Endpoint("GET", cache, self._cache, "Compiled graphs.", gives=gives.Cache),
+            Endpoint("DELETE", cache, self._clear, "Delete them.", gives=gives.Cleared),
+            Endpoint("GET", exports, self._listed, "What can be exported.", **listed),
+            Endpoint("POST", exports, self._export, "Export one.", ExportBody, **begun),
+            Endpoint("DELETE", exports + "/{name}", self._stop, "Stop an export.", **listed),
             Endpoint(
                 "GET",
                 PREFIX + "loras/{name}/preview",

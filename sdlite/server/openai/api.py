@@ -17,6 +17,7 @@ from sdlite.server.events import changes, event, streaming
 from sdlite.server.jobs import Job, Order
 from sdlite.server.limits import check_images, check_prompts
 from sdlite.server.native.schema import uses
+from sdlite.server.openai.answers import Generated, ListedModel, ListedModels
 from sdlite.server.openai.schema import EditForm, Generation, Images, VariationForm
 from sdlite.server.pictures import MEDIA_TYPES, preview, to_base64
 from sdlite.server.problem import Refused, message_of, status_of
@@ -67,7 +68,13 @@ class Api:
         images = PREFIX + "images/"
         return [
             Endpoint(
-                "POST", images + "generations", self._generate, "Draw pictures.", body=Generation
+                "POST",
+                images + "generations",
+                self._generate,
+                "Draw pictures.",
+                body=Generation,
+                gives=Generated,
+                streams=True,
             ),
             Endpoint(
                 "POST",
@@ -75,6 +82,8 @@ class Api:
                 self._edit,
                 "Edit a picture.",
                 form=EditForm,
+                gives=Generated,
+                streams=True,
                 files=("image", "mask"),
             ),
             Endpoint(
@@ -83,10 +92,12 @@ class Api:
                 self._vary,
                 "Vary a picture.",
                 form=VariationForm,
+                gives=Generated,
+                streams=True,
                 files=("image",),
             ),
-            Endpoint("GET", PREFIX + "models", self._models, "Models."),
-            Endpoint("GET", PREFIX + "models/{model}", self._model, "A model."),
+            Endpoint("GET", PREFIX + "models", self._models, "Models.", gives=ListedModels),
+            Endpoint("GET", PREFIX + "models/{model}", self._model, "A model.", gives=ListedModel),
         ]
 
     async def _models(self, call: Call) -> Any:
