@@ -32,6 +32,8 @@ ORDER = (
     "export-shapes",
     "start",
     "server",
+    "server-sd15",
+    "server-cancel",
     "server-load",
     "server-state",
     "server-malformed",
@@ -40,7 +42,7 @@ ORDER = (
 
 PROGRAMS = (
     *("speed", "memory", "forecast", "agree", "export", "start"),
-    *("server", "server_load", "server_state", "server_malformed"),
+    *("server", "server_cancel", "server_load", "server_state", "server_malformed"),
 )
 
 INTRODUCTION = """\
