@@ -1,32 +1,26 @@
-"""How much faster a profile draws a large model, end to end, against the model's own steps.
+"""In which steps a profile asks a model that was trained, and how that is done again with another.
 
-    python -m benchmarks.profiles sequence [--model shapes] [--profile balanced] [--limit N]
-    python -m benchmarks.profiles run WAY WAY [WAY ...] [--rounds N] [--steps N] [-o REPORT]
+    python -m benchmarks.profiles [--model shapes] [--profile balanced] [--limit N]
 
-`sequence` draws held-out prompts with a model that was trained, 20 steps of DPM++ 2M, and keeps in
-which steps the profile asked the model in the median picture, in results/profile-NAME.json. An
-error estimate means nothing on random weights, so `run` replays that sequence where a way has the
-profile.
-A way is a package and settings as in benchmarks.quality.compare, e.g.
-`build/int8,runtime=openvino,profile=balanced`. Models are opened before and stay open; pictures are
-drawn in turns, a round each, and every phase is reported beside the whole.
+Draws held-out prompts, 20 steps of DPM++ 2M, and keeps in which steps the profile asked the model
+in the median picture, in results/profile-NAME.json. An error estimate means nothing on random
+weights, so `benchmarks.pictures` has `replay` follow those steps with models of full size.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
+import json
 import statistics
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import command
-from benchmarks.quality.compare import DRAWING, Way, read_way
+from benchmarks.quality.compare import DRAWING
 from benchmarks.quality.judge_folder import load_prompts
 from benchmarks.quality.make_heldout import PATH as HELD_OUT
 from benchmarks.quality.report import RESULTS, folder_hash, surroundings, write_report
@@ -112,107 +106,32 @@ def replay(profile: str, sequence: Sequence[int]) -> None:
     phases.Sparing = fixed
 
 
-def draw_in_turns(
-    ways: Sequence[Way], steps: int, rounds: int, width: int | None
-) -> list[dict[str, Any]]:
-    """Every way's pictures, a round each, after one that is not counted."""
-    sdlite: Any = importlib.import_module("sdlite")
-    samples: list[list[Any]] = [[] for _ in ways]
-    for number in range(rounds + 1):
-        for way, kept in zip(ways, samples, strict=True):
-            # One model at a time is in memory, so that the machine is the same for each.
-            with sdlite.load(way.model, **way.opening) as pipe:
-                size = {"width": width, "height": width}
-                settings = {"steps": steps, "guidance": 7.0, **size, **way.drawing}
-                # Opens what stays open; one step is enough for that.
-                pipe.generate(sdlite.Request(PROMPT, seed=1, **{**settings, "steps": 1}))
-                request = sdlite.Request(PROMPT, seed=1, **settings)
-                result = pipe.generate(request) if number else None
-            gc.collect()
-            if result is not None:
-                kept.append(result)
-                sys.stderr.write(f"{way.text}: {result.seconds:.1f} s\n")
-    return [_facts(way, kept) for way, kept in zip(ways, samples, strict=True)]
-
-
-def _facts(way: Way, results: Sequence[Any]) -> dict[str, Any]:
-    last = results[-1]
-    loads = [sum(phase.load_seconds for phase in result.phases) for result in results]
-    seconds = [result.seconds - load for result, load in zip(results, loads, strict=True)]
-    phases = {
-        phase.name: {
-            "seconds": round(
-                statistics.median(result.phases[index].run_seconds for result in results), 3
-            ),
-            "calls": phase.calls,
-            "precision": phase.precision,
-            "full": phase.full,
-            "unguided": phase.unguided,
-            "skipped": phase.skipped,
-        }
-        for index, phase in enumerate(last.phases)
-    }
-    return {
-        "way": way.text,
-        "seconds": [round(value, 3) for value in seconds],
-        "median": round(statistics.median(seconds), 3),
-        "phases": phases,
-        "plan": list(last.plan.reasons),
-        "peak_bytes": max((r.peak_bytes or 0) for r in results) or None,
-        "notes": list(last.notes),
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Record a sequence, or time ways; returns the exit code."""
+    """Record a sequence; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    first = verbs.add_parser("sequence")
-    first.add_argument("--model", default="shapes")
-    first.add_argument("--limit", type=int)
-    second = verbs.add_parser("run")
-    second.add_argument("ways", nargs="+", metavar="WAY")
-    second.add_argument("--rounds", type=int, default=3)
-    second.add_argument("--steps", type=int, default=20)
-    second.add_argument("--size", type=int, help="width and height; the model's by default")
-    for part in (first, second):
-        part.add_argument("--profile", default="balanced")
-        part.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--model", default="shapes")
+    parser.add_argument("--profile", default="balanced")
+    parser.add_argument("--limit", type=int)
     chosen = parser.parse_args(arguments)
-    kept = RESULTS / f"profile-{chosen.profile}.json"
-    if chosen.verb == "sequence":
-        report = record(chosen.model, chosen.profile, chosen.limit)
-        write_report(chosen.output or kept, {**report, **_surroundings()})
-        sys.stdout.write(f"{report['picture']} {report['asked']}\n")
-        return 0
-    sequence = _read_sequence(kept)
-    replay(chosen.profile, sequence)
-    draw = partial(draw_in_turns, steps=chosen.steps, rounds=chosen.rounds, width=chosen.size)
-    found = draw([read_way(text) for text in chosen.ways])
-    for facts in found:
-        facts["faster"] = round(found[0]["median"] / facts["median"], 2)
-        sys.stdout.write(f"{facts['median']:8.1f} s {facts['faster']:5.2f}x  {facts['way']}\n")
-    report = {
-        "what": "pictures end to end, models open, in turns",
-        "steps": chosen.steps,
-        "sequence": picture(chosen.steps, sequence),
-        "ways": found,
-    }
-    write_report(chosen.output or RESULTS / "profiles.json", {**report, **_surroundings()})
+    report = record(chosen.model, chosen.profile, chosen.limit)
+    write_report(path_of(chosen.profile), {**report, **surroundings(), "command": command()})
+    sys.stdout.write(f"{report['picture']} {report['asked']}\n")
     return 0
 
 
-def _surroundings() -> dict[str, Any]:
-    return {**surroundings(), "command": command()}
+def path_of(profile: str) -> Path:
+    """Where the steps of a profile are kept."""
+    return RESULTS / f"profile-{profile}.json"
 
 
-def _read_sequence(path: Path) -> tuple[int, ...]:
-    import json
-
+def read_sequence(profile: str) -> tuple[int, ...]:
+    """The steps that were kept; ends the program where there are none."""
     try:
-        return tuple(json.loads(path.read_text(encoding="utf-8"))["sequence"])
+        return tuple(json.loads(path_of(profile).read_text(encoding="utf-8"))["sequence"])
     except FileNotFoundError:
-        raise SystemExit(f"{path} is not there; run the verb sequence first") from None
+        raise SystemExit(
+            f"no steps of {profile} were recorded; run python -m benchmarks.profiles"
+        ) from None
 
 
 if __name__ == "__main__":

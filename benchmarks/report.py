@@ -24,6 +24,8 @@ ORDER = (
     "memory-unet",
     "speed-segments",
     "memory-segments",
+    "pictures",
+    "pictures-lcm",
     "generate-normal",
     "generate-mapped",
     "memory-limit",
@@ -41,7 +43,7 @@ ORDER = (
 """Result files in the order they are shown; others follow by name."""
 
 PROGRAMS = (
-    *("speed", "memory", "forecast", "agree", "export", "start"),
+    *("speed", "pictures", "memory", "forecast", "agree", "export", "start"),
     *("server", "server_cancel", "server_load", "server_state", "server_malformed"),
 )
 

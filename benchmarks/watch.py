@@ -42,6 +42,7 @@ class Watch:
         self._thread = threading.Thread(target=self._loop, daemon=True)
         self.private_peak: int | None = None
         self.mapped_peak: int | None = None
+        self.resident_peak: int | None = None
         self._file = -1
 
     def read(self) -> Memory | None:
@@ -57,7 +58,7 @@ class Watch:
 
     def reset(self) -> None:
         """Forget the peaks seen so far."""
-        self.private_peak = self.mapped_peak = None
+        self.private_peak = self.mapped_peak = self.resident_peak = None
         self._sample()
 
     def pause(self) -> None:
@@ -71,6 +72,7 @@ class Watch:
             return
         self.private_peak = max(self.private_peak or 0, memory.private)
         self.mapped_peak = max(self.mapped_peak or 0, memory.mapped)
+        self.resident_peak = max(self.resident_peak or 0, memory.private + memory.mapped)
 
     def _loop(self) -> None:
         while not self._stop.wait(INTERVAL):

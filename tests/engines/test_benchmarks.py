@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import export, limit, memory, speed, start
+from benchmarks import export, limit, memory, pictures, speed, start
+from benchmarks.taesd import write_taesd
 from sdlite.package import Package
 
 pytest.importorskip("onnxruntime")
@@ -38,6 +39,29 @@ def test_speed_of_a_picture(tiny_package: Package, tmp_path: Path) -> None:
         found = read(tmp_path, f"generate-{mode}.json")
         assert found["total_seconds"] > found["unet_call_seconds"] > 0
         assert 0 < found["overhead_percent"] < 100
+
+
+def test_pictures_of_contenders_in_turns(tiny_package: Package, tmp_path: Path) -> None:
+    way = f"{tiny_package.root},runtime=onnxruntime"
+    words = ["--rounds", "2", "--steps", "3", "--side", "64", "--threads", "1"]
+    words += ["--output", str(tmp_path), "--quick"]
+    pictures.main([f"whole={way},profile=quality", f"balanced={way},guidance=1.0", *words])
+    found = read(tmp_path, "pictures.json")
+    assert found["balanced_over_whole_seconds"] > 0 < found["whole_denoise_seconds"]
+    assert found["balanced_resident_peak"] >= found["balanced_private_peak"] > 10e6
+
+
+def test_few_steps_are_counted_up() -> None:
+    few = [{"seconds": 30.0}, {"seconds": 48.0}]
+    assert pictures.longer(few, 4, 20)[0]["seconds"] == 30 + 19 * 6
+
+
+def test_the_random_tiny_decoder_is_one(tmp_path: Path) -> None:
+    from sdlite_export.source.tiny import open_tiny
+
+    write_taesd(tmp_path / "taesd.safetensors")
+    config = open_tiny(tmp_path / "taesd.safetensors").configs["decoder"]
+    assert (config.channels, config.blocks) == (64, (3, 3, 3, 1))
 
 
 def test_memory_of_calls(tiny_package: Package, tmp_path: Path) -> None:
