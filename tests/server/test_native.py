@@ -20,6 +20,7 @@ from sdlite.server import kept
 from sdlite.server.guard import Access
 from sdlite.server.native.schema import EditBody, HiresBody, JobBody
 from sdlite.types import Edit, Hires, Request
+from tests.export.makers import safetensors_bytes
 from tests.server.helpers import SLOW, opened, picture, until
 
 API = "/api/v1/"
@@ -152,12 +153,27 @@ def test_loras_are_names(client: Any, place: Path) -> None:
     (place / "models" / "embeddings" / "bad-hands.pt").write_bytes(b"")
     (found,) = client.get("/sdapi/v1/loras").json()
     assert found["name"] == "nice" and found["path"].endswith("nice.safetensors")
-    assert "bad-hands" in client.get("/sdapi/v1/embeddings").json()["loaded"]
+    data = safetensors_bytes({"emb_params": np.zeros((3, 768), np.float32)})
+    (place / "models" / "embeddings" / "good.safetensors").write_bytes(data)
+    loaded = client.get("/sdapi/v1/embeddings").json()["loaded"]
+    assert loaded["bad-hands"]["vectors"] is None
+    assert (loaded["good"]["vectors"], loaded["good"]["shape"]) == (3, 768)
     for name in ("../models/Lora/nice", str(folder / "nice.safetensors"), "nothing"):
         job = ended(client, submitted(client, loras=[{"name": name}]))
         assert job["state"] == "failed" and "unknown LoRA" in job["error"]
     wrong = {"prompt": "a", "loras": [{"name": "nice", "path": "/etc/passwd"}]}
     assert "loras.0.path" in error(client.post(API + "jobs", json=wrong), 422)
+
+
+def test_loras_say_what_training_wrote(client: Any, place: Path) -> None:
+    folder = place / "models" / "Lora"
+    folder.mkdir()
+    words = {"ss_output_name": "Other", "ss_tag_frequency": '{"a": {"cat": 3}}', "odd": "{"}
+    down = {"lora_unet_x.lora_down.weight": np.zeros((1, 1), np.float32)}
+    (folder / "nice.safetensors").write_bytes(safetensors_bytes(down, words))
+    (found,) = client.get("/sdapi/v1/loras").json()
+    assert (found["name"], found["alias"]) == ("nice", "Other")
+    assert found["metadata"] == words | {"ss_tag_frequency": {"a": {"cat": 3}}}
 
 
 def test_refusals(client: Any) -> None:

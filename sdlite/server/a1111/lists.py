@@ -139,19 +139,24 @@ def models(server: Server) -> list[dict[str, Any]]:
 def loras() -> list[dict[str, Any]]:
     """``GET loras``."""
     from sdlite.assets import assets
+    from sdlite.server.a1111.headers import lora_metadata
 
-    return [
-        {"name": item.name, "alias": item.name, "path": str(item.path), "metadata": {}}
-        for item in assets("LoRA")
-    ]
+    found = []
+    for item in assets("LoRA"):
+        metadata = lora_metadata(item.path)
+        alias = str(metadata.get("ss_output_name") or item.name)
+        entry = {"name": item.name, "alias": alias, "path": str(item.path), "metadata": metadata}
+        found.append(entry)
+    return found
 
 
 def embeddings() -> dict[str, Any]:
-    """``GET embeddings``; files are not opened, so nothing is told of what is in them."""
+    """``GET embeddings``."""
     from sdlite.assets import assets
+    from sdlite.server.a1111.headers import embedding_facts
 
-    unknown = dict.fromkeys(("step", "sd_checkpoint", "sd_checkpoint_name", "shape", "vectors"))
-    return {"loaded": {item.name: unknown for item in assets("embedding")}, "skipped": {}}
+    loaded = {item.name: embedding_facts(item.path) for item in assets("embedding")}
+    return {"loaded": loaded, "skipped": {}}
 
 
 def styles(server: Server) -> list[dict[str, str]]:
