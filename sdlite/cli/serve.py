@@ -14,6 +14,7 @@ from sdlite.cli.extras import mcp_part, server_part
 from sdlite.cli.options import load_settings, model_names, setting
 from sdlite.errors import RequestError
 from sdlite.home import folders
+from sdlite.settings import memory
 
 if TYPE_CHECKING:
     from sdlite.server.state import Setup
@@ -79,6 +80,14 @@ ENGINE = ("model", "threads", "precision", "max_memory", "memory_mode", "runtime
     default=300.0,
     show_default=True,
     help="How long an idle model stays in memory; -1 for ever.",
+)
+@click.option(
+    "--keep-memory",
+    "keep_bytes",
+    metavar="BYTES",
+    callback=lambda context, option, text: None if text is None else memory("keep-memory", text),
+    help="Keep several models open as long as they take no more memory than that, e.g. 8G. "
+    "Default: one a device.",
 )
 @click.option(
     "--output",
@@ -261,6 +270,7 @@ def make_setup(host: str, given: dict[str, Any], show: bool) -> Setup:
             users=users(given["api_auth"] or ""),
         ),
         keep_alive=given["keep_alive"],
+        keep_bytes=given["keep_bytes"],
         devices=given["devices"] or (device,),
         styles=None if styles is None else Path(styles),
         output=given["output"],

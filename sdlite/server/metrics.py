@@ -65,7 +65,7 @@ class Metrics:
         yield from _head("sdlite_jobs_running", "gauge", "Jobs being carried out.")
         yield f"sdlite_jobs_running {len(room.running())}"
         yield from _head("sdlite_models_open", "gauge", "Models in memory.")
-        yield f"sdlite_models_open {sum(keeper.name is not None for keeper in room.keepers)}"
+        yield f"sdlite_models_open {sum(len(keeper.names) for keeper in room.keepers)}"
         use = snapshot()
         if use is not None:
             yield from _head("sdlite_memory_bytes", "gauge", "Resident memory by kind.")

@@ -47,6 +47,7 @@ class EngineRoom:
         keep_seconds: how long an idle model stays open; below 0 for ever.
         finished: called with every job that ended and its final state, before anybody is told.
         journal: told of jobs that are kept.
+        keep_bytes: private memory up to which several models stay open; None for one a device.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class EngineRoom:
         keep_seconds: float = 300.0,
         finished: Callable[[Job, str], None] = lambda job, state: None,
         journal: Journal | None = None,
+        keep_bytes: int | None = None,
     ) -> None:
         self._limits = limits
         self._journal = journal or Journal()
@@ -66,7 +68,7 @@ class EngineRoom:
         self._changed = threading.Condition()
         self._ending = False
         self._closing = False
-        self.keepers = tuple(Keeper(opener, keep_seconds) for opener in devices)
+        self.keepers = tuple(Keeper(opener, keep_seconds, keep_bytes) for opener in devices)
         self._threads = [
             threading.Thread(
                 target=self._work, args=(keeper,), name=f"sdlite-engine-{number}", daemon=True

@@ -41,6 +41,8 @@ class Setup:
     """Who may ask."""
     keep_alive: float = 300.0
     """Seconds an idle model stays open; below 0 for ever."""
+    keep_bytes: int | None = None
+    """Private memory up to which several models stay open; None for one at a time."""
     threads: int | None = None
     """Compute threads; None is one a physical core."""
     precision: str | None = None
@@ -114,6 +116,7 @@ class Server:
             setup.keep_alive,
             ended,
             self.ledger,
+            setup.keep_bytes,
         )
 
     @property
@@ -188,7 +191,7 @@ class Server:
 
     def open_models(self) -> frozenset[str]:
         """Models that need not be opened."""
-        return frozenset(keeper.name for keeper in self.room.keepers if keeper.name is not None)
+        return frozenset(name for keeper in self.room.keepers for name in keeper.names)
 
     @property
     def styles_file(self) -> Path:

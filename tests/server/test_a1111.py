@@ -448,9 +448,9 @@ def test_models_are_closed_and_looked_for_again(client: Any, place: Path) -> Non
 
     drawn(client)
     (keeper,) = client.server.room.keepers
-    assert keeper.name == "tiny"
+    assert keeper.names == ("tiny",)
     client.post(API + "unload-checkpoint")
-    until(lambda: keeper.name is None)
+    until(lambda: not keeper.names)
     write_null_package(place / "models" / "late")
     client.post(API + "refresh-checkpoints")
     assert "late" in {item["model_name"] for item in client.get(API + "sd-models").json()}

@@ -15,6 +15,7 @@ import sdlite
 from sdlite import registry
 from sdlite.errors import Cancelled, EngineError
 from sdlite.pipeline import Pipeline
+from sdlite.server import keeper as keeping
 from sdlite.server.jobs import CANCELLED, DONE, FAILED, Job, Order, Progress
 from sdlite.server.limits import Limits
 from sdlite.server.line import Line
@@ -157,7 +158,7 @@ def test_a_failing_job_ends_nothing_else(room: Room) -> None:
     first = made.submit(order("a", Request("x", steps=4, guidance=1.0, seed=1)))
     assert ended(first).state == FAILED and isinstance(first.error, EngineError)
     (keeper,) = made.keepers
-    until(lambda: keeper.name is None)
+    until(lambda: not keeper.names)
     second = made.submit(order("a", Request("x", steps=1, guidance=1.0, seed=1)))
     assert ended(second).state == DONE
 
@@ -185,9 +186,9 @@ def test_jobs_may_take_only_so_long(room: Room) -> None:
 def test_an_idle_model_is_closed(room: Room) -> None:
     made = room(keep_seconds=0.1)
     (keeper,) = made.keepers
-    assert keeper.name is None
+    assert not keeper.names
     ended(made.submit(order()))
-    until(lambda: keeper.name is None)
+    until(lambda: not keeper.names)
     assert ended(made.submit(order())).state == DONE
 
 
@@ -198,7 +199,26 @@ def test_a_model_stays_open_between_jobs(room: Room) -> None:
     ended(made.submit(order()))
     assert made.keepers[0].get("tiny") is first
     ended(made.submit(order(model="other")))
-    assert made.keepers[0].name == "other"
+    assert made.keepers[0].names == ("other",)
+
+
+def test_models_stay_open_as_a_budget_says(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = room(keep_bytes=1000)
+    (keeper,) = made.keepers
+    monkeypatch.setattr(keeping, "_private_bytes", lambda: 600 * len(keeper.names[1:]))
+    ended(made.submit(order()))
+    first = keeper.get("tiny")
+    ended(made.submit(order(model="other")))
+    assert keeper.names == ("tiny", "other")
+    ended(made.submit(order()))
+    assert keeper.get("tiny") is first and keeper.names == ("other", "tiny")
+    # With less memory the one goes that was not used for longest; the last one too, if need be.
+    monkeypatch.setattr(keeping, "_private_bytes", lambda: 600 * len(keeper.names))
+    ended(made.submit(order()))
+    assert keeper.names == ("tiny",)
+    monkeypatch.setattr(keeping, "_private_bytes", lambda: 1001)
+    assert ended(made.submit(order())).state == DONE
+    assert keeper.names == ()
 
 
 def test_estimates_learn(room: Room) -> None:
@@ -245,7 +265,7 @@ def test_other_work_takes_its_turn(room: Room) -> None:
     first = made.submit(order("a", Request("x", steps=3, seed=1)))
 
     def work(job: Job) -> str:
-        assert made.keepers[0].name == "tiny"
+        assert made.keepers[0].names == ("tiny",)
         job.progress = Progress(step=1, steps=2)
         assert job.share == 0.5
         return "done"
