@@ -46,6 +46,10 @@ INTERESTING = frozenset(
 """Processor features that engines make use of, by their Linux names."""
 
 
+DOT_PRODUCTS = frozenset({"avx_vnni", "avx512_vnni", "amx_int8"})
+"""Features of x86-64 with which sums of products of 8-bit numbers are exact."""
+
+
 @dataclass(frozen=True)
 class Hardware:
     """One machine, as far as this process may use it."""
@@ -66,6 +70,14 @@ class Hardware:
     """``Linux``, ``Darwin``, ``Windows``."""
     arch: str
     """``x86_64``, ``arm64`` ..."""
+
+
+def cuts_off(machine: Hardware) -> bool:
+    """Whether sums of products of 8-bit numbers are cut off at 16 bits: x86-64 without VNNI.
+
+    A system that does not tell the processor's features (Windows tells few) is taken to have none.
+    """
+    return machine.arch == "x86_64" and not DOT_PRODUCTS & set(machine.cpu_flags)
 
 
 def describe() -> Hardware:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sdlite.engine import LoadOptions
 from sdlite.errors import RequestError, RuntimeUnavailable, UnknownName
+from sdlite.hardware import cuts_off, describe
 from sdlite_runtimes.ortproviders import Provider
 
 log = logging.getLogger("sdlite.runtimes.onnxruntime")
@@ -28,6 +29,10 @@ LEVELS = {
 SWITCH = ("0", "1")
 MAPPED_DISABLES = ("ConstantFolding",)
 """Folding the cast of a weight would make a private copy of it."""
+
+INTEGERS = "QDQSelectorActionTransformer"
+"""What makes integer products of layers in 8 bits. Where their sums would be cut off they are
+computed in float32 instead."""
 
 
 @cache
@@ -87,6 +92,9 @@ def session_options(
             raise RequestError(f"memory mode mapped is for the device cpu, not {provider.device}")
     elif options.memory_mode != "normal":
         raise UnknownName("memory mode", options.memory_mode, ("normal", "mapped"))
+    if provider.device == "cpu" and cuts_off(describe()):
+        disabled = (defaults["disabled_optimizers"], INTEGERS)
+        defaults["disabled_optimizers"] = ",".join(name for name in disabled if name)
     for key in options.engine:
         if key not in defaults:
             raise UnknownName("onnxruntime option", key, defaults)

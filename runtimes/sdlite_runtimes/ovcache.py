@@ -12,8 +12,10 @@ import numpy as np
 
 from sdlite import compilecache
 from sdlite.engine import Artifact, LoadOptions
+from sdlite.hardware import cuts_off, describe
 from sdlite.onnxfile import GraphFile
 from sdlite_runtimes.common import compile_key
+from sdlite_runtimes.ovsaturation import with_seven_bits
 from sdlite_runtimes.ovsupport import words
 
 log = logging.getLogger("sdlite.runtimes.openvino")
@@ -48,6 +50,7 @@ def compile_cached(
         # Compiled forms then leave out the weights that lie in the file: 4 MB instead of 3.4 GB
         # for SD1.5's U-Net.
         settings |= {"CACHE_MODE": "OPTIMIZE_SIZE"}
+    spare = device == "cpu" and cuts_off(describe())
     folder = options.cache
     notes: list[str] = []
     key: dict[str, str] = {}
@@ -61,7 +64,7 @@ def compile_cached(
             artifact,
             f"{device} {full}".strip(),
             f"openvino {version}",
-            settings,
+            settings | {"bits": 7 if spare else 8},
             options,
         )
         try:
@@ -79,6 +82,8 @@ def compile_cached(
     keep = _replace(model, options, replaced)
     _fix(model, file, options.dimensions)
     _keep_narrow(model)
+    if spare:
+        with_seven_bits(model)
     compiled = core.compile_model(model, target, settings)
     del model
     if folder is not None and key:

@@ -37,6 +37,7 @@ from sdlite.errors import (
     SourceError,
     UnknownName,
 )
+from sdlite.hardware import cuts_off, describe
 from sdlite.manifest import Layer, dump_manifest, read_manifest
 from sdlite.package import Package
 from sdlite.tensors.eightbit import from_int8, steps_of, to_int8
@@ -178,7 +179,9 @@ def test_openvino_computes_in_8_bits(tiny_package: Package, int8: Package, w8: P
     whole = answer(tiny_package)
     assert apart(answer(w8, "openvino"), whole) < 0.05
     assert apart(answer(int8, "openvino"), whole) < 0.2
-    assert apart(answer(int8, "openvino"), answer(int8)) < 1e-3
+    # Where sums would be cut off, OpenVINO is given weights of 7 bits.
+    limit = 0.3 if cuts_off(describe()) else 1e-3
+    assert apart(answer(int8, "openvino"), answer(int8)) < limit
     from sdlite_runtimes import ovsupport
 
     core = ovsupport.core()
