@@ -46,6 +46,9 @@ class Layer:
     error: float = 0.0
     """Root mean square error of the layer's output in 8 bits, over that of the output itself, as
     calibration measured it; 0 when it did not."""
+    effect: float = 0.0
+    """The same of the component's output with this layer alone in 8 bits, as a scan measured it; 0
+    when there was none."""
     why: str = ""
     """Why a layer stays ``fp16``."""
 

@@ -14,10 +14,10 @@ from sdlite.manifest import Calibration
 from sdlite.package import Package
 from sdlite.pipeline import Pipeline
 from sdlite.planner import Budget, Preferences
-from sdlite.types import Device, Request, Step
+from sdlite.types import Array, Device, Request, Step
 from sdlite_export.emit.components import Plan
 from sdlite_export.observe import VARIANT, ObservingRuntime, write_pieces
-from sdlite_export.statistics import Statistics
+from sdlite_export.statistics import Record, Samples, Statistics
 
 log = logging.getLogger("sdlite.export")
 
@@ -42,6 +42,8 @@ STEPS = 10
 SEED = 1
 ENOUGH = 1 << 50
 """Bytes of memory the plan may count: pieces take a small part of what a plan foresees."""
+SAMPLES = 8
+"""Inputs of each component that are kept for a scan of its layers."""
 MAX_PROMPTS = 256
 MAX_PROMPT_BYTES = 1 << 20
 
@@ -52,8 +54,15 @@ class Looked:
 
     statistics: Statistics
     """What layers took in."""
+    samples: Mapping[str, Sequence[Mapping[str, Array]]]
+    """By component, some of the inputs it was given, one item each."""
     facts: Calibration
     """How it was measured."""
+
+    def of(self, component: str) -> dict[str, Record]:
+        """What is known of one component, by value."""
+        found = self.statistics.records.items()
+        return {value: record for (part, value), record in found if part == component}
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
@@ -121,8 +130,9 @@ def calibrate(
     graphs = {name: plan.graphs[VARIANT] for name, plan in plans.items()}
     calls = {name: counts.get(name, len(chosen)) for name in graphs}
     statistics = Statistics(graphs, calls)
+    samples = Samples(calls, SAMPLES)
     cut = {name: write_pieces(plan, root) for name, plan in plans.items()}
-    observing = ObservingRuntime(runtime, cut, statistics.watch)
+    observing = ObservingRuntime(runtime, cut, statistics.watch, samples.take)
     try:
         with Pipeline(
             package,
@@ -147,4 +157,4 @@ def calibrate(
                 (root / piece.artifact.graph).unlink()
     engine = f"{runtime.name} {runtime.version()}"
     seen = max((record.calls for record in statistics.records.values()), default=0)
-    return Looked(statistics, Calibration(engine, len(chosen), steps, seen))
+    return Looked(statistics, samples.kept, Calibration(engine, len(chosen), steps, seen))

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from sdlite import __version__, memory
 from sdlite.choices import PRECISIONS
 from sdlite.destination import check_replaceable, package_folder
@@ -31,9 +29,7 @@ from sdlite.manifest import (
     dump_manifest,
     least_reader,
 )
-from sdlite.tensors.base import Tensors
-from sdlite.types import Float32
-from sdlite_export.calibrate import calibrate, find_engine, read_prompts
+from sdlite_export.calibrate import find_engine, read_prompts
 from sdlite_export.emit.components import (
     WEIGHTS,
     Plan,
@@ -51,8 +47,8 @@ from sdlite_export.emit.coreml.package import (
     plan_coreml,
     write_coreml,
 )
-from sdlite_export.observe import VARIANT
-from sdlite_export.quantize import quantize
+from sdlite_export.narrow import NARROW, measured_recipes
+from sdlite_export.narrow import Progress as Progress
 from sdlite_export.recipe import Recipe, weights_only
 from sdlite_export.source import Checkpoint, Prediction, open_source
 from sdlite_export.verify import verify_package
@@ -60,15 +56,8 @@ from sdlite_export.weights import write_weights
 
 FORMATS = ("onnx", "coreml")
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction")
-MEASURED = ("unet", "vae_decoder")
-"""Components whose activations are in 8 bits too where the precision is ``int8``."""
-NARROW = ("unet", "text_encoder")
-"""What the names of components begin with whose weights alone can be in 8 bits: large ones."""
 GRAPH_ALLOWANCE = 16 << 20
 """Bytes kept free for graphs, tokenizer and manifest when disk space is checked."""
-
-Progress = Callable[[str, int, int], object]
-"""Called with what is being written, bytes done and bytes in all; may raise to stop."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +98,7 @@ def export_package(
     progress: Progress | None = None,
     coreml: CoremlOptions | None = None,
     calibration: Path | None = None,
+    search: bool = False,
 ) -> ExportReport:
     """Export a checkpoint to a package folder that appears complete or not at all.
 
@@ -126,6 +116,8 @@ def export_package(
         progress: told label, bytes done, bytes in all; may raise to stop.
         coreml: how the format ``coreml`` is written; its defaults without.
         calibration: text file of prompts to draw while ranges are measured, one a line.
+        search: whether, for ``int8``, each layer is tried alone, which takes a run of the U-Net for
+            every layer and sample.
 
     Raises ``UnknownName`` for a precision or format, ``SourceError`` for a checkpoint that cannot
     be read or does not fit its description, ``OutputError`` when ``dest`` cannot be written,
@@ -150,6 +142,8 @@ def export_package(
     check_replaceable(dest, force)
     if precision == "int8":
         find_engine()
+    elif search:
+        raise RequestError(f"a scan of layers is for precision int8, not for {precision}")
     prompts = None if calibration is None else read_prompts(calibration)
     checkpoint = open_source(source, prediction)
     if coreml is not None and checkpoint.safety is not None:
@@ -169,7 +163,9 @@ def export_package(
         manifest = write_package(checkpoint, folder, precision, name, progress, plans)
         if precision == "int8":
             whole = [plan for plan in plans if isinstance(plan, Plan)]
-            manifest = narrow_package(checkpoint, folder, manifest, whole, prompts, progress)
+            manifest = narrow_package(
+                checkpoint, folder, manifest, whole, prompts, progress, search
+            )
         parity = verify_package(folder, manifest)
         if parity:
             manifest = replace(manifest, parity=parity)
@@ -196,39 +192,17 @@ def narrow_package(
     plans: Sequence[Plan],
     prompts: Sequence[str] | None,
     progress: Progress | None,
+    search: bool = False,
 ) -> Manifest:
     """Measure ranges with the package in ``folder``, and write it anew in 8 bits."""
-
-    def told(done: int, count: int) -> None:
-        if progress is not None:
-            progress("calibration", done, count)
-
-    whole = {plan.component.name: plan for plan in plans}
-    looked = calibrate(folder, {name: whole[name] for name in MEASURED}, prompts, told)
-    recipes = {}
-    for name, plan in whole.items():
-        tensors = checkpoint.tensors[plan.component.tensors]
-        if name in MEASURED:
-            records = {
-                value: record
-                for (part, value), record in looked.statistics.records.items()
-                if part == name
-            }
-            recipes[name] = quantize(plan.graphs[VARIANT], records, reader(tensors))
-        elif name.startswith(NARROW):
-            recipes[name] = weights_only(plain_graph(plan.component))
-    for name in whole:
-        shutil.rmtree(folder / name)
+    recipes, facts = measured_recipes(checkpoint, folder, plans, prompts, progress, search)
+    for plan in plans:
+        shutil.rmtree(folder / plan.component.name)
     again = plan_package(checkpoint, "int8", recipes)
     made = write_package(checkpoint, folder, "int8", manifest.name, progress, again)
-    made = replace(made, calibration=looked.facts)
+    made = replace(made, calibration=facts)
     write_manifest(folder, made)
     return made
-
-
-def reader(tensors: Tensors) -> Callable[[str], Float32]:
-    """Reads tensors of a checkpoint as float32."""
-    return lambda key: tensors.read(key).astype(np.float32, copy=False)
 
 
 def plan_package(

@@ -23,6 +23,13 @@ KEEP_OPEN_BYTES = 256 << 20
 
 Watch = Callable[[str, str, Array], object]
 """Called with a component, the name of a value, and the value for one item."""
+Take = Callable[[str, Mapping[str, Array]], object]
+"""Called with a component and all it is given, for one item."""
+
+
+def memory_mode(runtime: Runtime) -> str:
+    """How an engine opens graphs of which one follows the other: from the file, where it can."""
+    return "normal" if runtime.name == "openvino" else "mapped"
 
 
 @dataclass(frozen=True)
@@ -112,12 +119,14 @@ class ObservedSession:
         pieces: Pieces,
         open_piece: Callable[[Artifact], Session],
         watch: Watch,
+        take: Take,
         keep_open: bool,
     ) -> None:
         self._component = component
         self._pieces = pieces
         self._open_piece = open_piece
         self._watch = watch
+        self._take = take
         self._keep = keep_open
         self._opened: dict[int, Session] = {}
 
@@ -138,6 +147,8 @@ class ObservedSession:
             {name: value[index : index + 1] for name, value in inputs.items()}
             for index in range(count)
         ]
+        for values in items:
+            self._take(self._component, dict(values))
         for index, piece in enumerate(self._pieces.pieces):
             session = self._session(index, piece.artifact)
             for values in items:
@@ -171,10 +182,13 @@ class ObservingRuntime:
     name: ClassVar[str] = "onnxruntime"
     formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
 
-    def __init__(self, runtime: Runtime, cut: Mapping[str, Pieces], watch: Watch) -> None:
+    def __init__(
+        self, runtime: Runtime, cut: Mapping[str, Pieces], watch: Watch, take: Take
+    ) -> None:
         self._runtime = runtime
         self._cut = cut
         self._watch = watch
+        self._take = take
 
     def version(self) -> str:
         """Version of the engine."""
@@ -189,11 +203,13 @@ class ObservingRuntime:
         pieces = self._cut.get(artifact.component)
         if pieces is None:
             return self._runtime.load(artifact, root, device, options)
-        mapped = replace(options, memory_mode="mapped", dimensions={})
+        mapped = replace(options, memory_mode=memory_mode(self._runtime), dimensions={})
         size = (root / str(artifact.weights)).stat().st_size
 
         def open_piece(part: Artifact) -> Session:
             return self._runtime.load(part, root, device, mapped)
 
         keep = size <= KEEP_OPEN_BYTES
-        return ObservedSession(artifact.component, pieces, open_piece, self._watch, keep)
+        return ObservedSession(
+            artifact.component, pieces, open_piece, self._watch, self._take, keep
+        )

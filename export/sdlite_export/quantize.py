@@ -28,6 +28,8 @@ CUTS = (1.0, 0.85, 0.7, 0.5)
 """Parts of the range that are tried."""
 WORST = 0.03
 """Largest relative error of a layer in 8 bits; layers beyond stay in 16."""
+ANY = float("inf")
+"""The same where a scan decides instead."""
 WORTH = 1.25
 """How much factors, or a cut, must lessen the square error to be used. Samples do not show the
 rarest numbers, and where they are cut pictures change: on the shapes model cuts by the samples

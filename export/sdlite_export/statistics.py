@@ -98,6 +98,31 @@ class Statistics:
                 record.patches.setdefault(use.name, []).append(patches.astype(kept))
 
 
+class Samples:
+    """A few whole inputs of each component, spread evenly over what it is asked."""
+
+    def __init__(self, calls: Mapping[str, int], count: int) -> None:
+        """Prepare.
+
+        Args:
+            calls: by component, how many items will be seen.
+            count: how many of them to keep, at most.
+        """
+        self._wanted = {
+            name: {(2 * index + 1) * total // (2 * count) for index in range(count)}
+            for name, total in calls.items()
+        }
+        self._seen = dict.fromkeys(calls, 0)
+        self.kept: dict[str, list[Mapping[str, Array]]] = {name: [] for name in calls}
+        """By component."""
+
+    def take(self, component: str, values: Mapping[str, Array]) -> None:
+        """Look at one item."""
+        if self._seen[component] in self._wanted[component]:
+            self.kept[component].append({name: value.copy() for name, value in values.items()})
+        self._seen[component] += 1
+
+
 def _rows(value: Array) -> Array:
     """One item's value as (places, channels)."""
     rows: Array = value.reshape(-1, value.shape[-1])

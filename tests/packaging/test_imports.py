@@ -135,6 +135,7 @@ def test_arrows_point_one_way(name: str) -> None:
         if name.startswith("sdlite_export") and top == "sdlite":
             special = {
                 "sdlite_export.verify": ALLOWED_TO_VERIFY,
+                "sdlite_export.scan": ALLOWED_TO_VERIFY,
                 "sdlite_export.calibrate": ALLOWED_TO_CALIBRATE,
             }
             allowed = special.get(name, ALLOWED_TO_EXPORT)
