@@ -15,7 +15,7 @@ from typing import Any
 from sdlite.hardware import describe
 from sdlite.manifest import MANIFEST, read_manifest
 
-DISTRIBUTIONS = ("sdlite", "numpy", "onnxruntime", "tokenizers", "pillow")
+DISTRIBUTIONS = ("sdlite", "numpy", "onnxruntime", "openvino", "tokenizers", "pillow")
 
 
 def machine() -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.memory unet PACKAGE`` gives the private activation peak at batch 2;
 ``segments PACKAGE`` the private peak of the mapped chain at batch 1; ``limit PACKAGE`` draws in a
-control group with a hard limit. Private is anonymous resident memory, mapped is resident file
+control group with a hard limit, and without one; ``smallest PACKAGE`` lowers the limit as long as a
+picture comes out. Private is anonymous resident memory, mapped is resident file
 pages.
 """
 
@@ -22,6 +23,7 @@ from benchmarks.worker import Spec, Worker
 
 ACTIVATION_TARGET = 1.0e9
 SEGMENT_TARGET = 0.45e9
+LIMIT_TARGET = 2.0
 
 
 def watch_calls(spec: Spec, rounds: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -142,21 +144,43 @@ def segments(options: argparse.Namespace) -> None:
     )
 
 
-def limit(options: argparse.Namespace) -> None:
-    """A picture in a control group with a hard limit, weights not cached at the start."""
-    before = machine()
-    side = 8 * options.cells
-    settings = {"steps": options.steps, "width": side, "height": side, "seed": 1}
+def limited(
+    options: argparse.Namespace, settings: dict[str, Any], megabytes: int
+) -> dict[str, Any]:
+    """A picture under a hard limit, the package's files not cached at the start."""
     evict(options.package)
-    with memory_limit(options.megabytes * 1_000_000) as wrap:
-        facts = generate(options.package, "mapped", options.threads, settings, wrap=wrap)
+    with memory_limit(megabytes * 1_000_000) as wrap:
+        return generate(options.package, "mapped", options.threads, settings, wrap=wrap)
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    side = 8 * options.cells
+    return {"steps": options.steps, "width": side, "height": side, "seed": 1}
+
+
+def limit(options: argparse.Namespace) -> None:
+    """A picture in a control group with a hard limit, against the same without one."""
+    before = machine()
+    side, settings = 8 * options.cells, _settings(options)
+    free = generate(options.package, "mapped", options.threads, settings)
+    facts = limited(options, settings, options.megabytes)
     denoise = next(phase for phase in facts["phases"] if phase["name"] == "denoise")
+    words = f"Whole call of generate, {options.steps} steps"
     found = [
         Measurement(
             "limited_seconds",
-            f"Whole call of generate, {options.steps} steps, hard limit {options.megabytes} MB",
+            f"{words}, hard limit {options.megabytes} MB",
             "s",
             (facts["seconds"],),
+            note="files not in the file cache at the start",
+        ),
+        Measurement("free_seconds", f"{words}, no limit", "s", (free["seconds"],)),
+        Measurement(
+            "limited_over_free",
+            f"Hard limit {options.megabytes} MB: time over the run without one",
+            "ratio",
+            (facts["seconds"] / free["seconds"],),
+            target=LIMIT_TARGET,
         ),
         Measurement(
             "limited_call_seconds",
@@ -189,22 +213,73 @@ def limit(options: argparse.Namespace) -> None:
     )
 
 
+def smallest(options: argparse.Namespace) -> None:
+    """The least of several hard limits in which a picture comes out."""
+    before = machine()
+    side, settings = 8 * options.cells, _settings(options)
+    notes: list[str] = []
+    least, seconds = None, 0.0
+    for megabytes in sorted(options.limits, reverse=True):
+        try:
+            facts = limited(options, settings, megabytes)
+        except RuntimeError as error:
+            notes.append(f"{megabytes} MB: {str(error).splitlines()[-1][:200]}")
+            break
+        least, seconds = megabytes, facts["seconds"]
+        private = max(phase["private_bytes"] or 0 for phase in facts["phases"])
+        notes.append(f"{megabytes} MB: {seconds:.0f} s, {private / 1e6:.0f} MB private")
+        print(notes[-1], flush=True)
+    if least is None:
+        raise SystemExit(f"no limit was enough: {notes[-1]}")
+    name = options.package.name
+    found = [
+        Measurement(
+            "smallest_limit_bytes",
+            f"Smallest hard limit in which {name} draws {side}x{side}",
+            "bytes",
+            (least * 1e6,),
+            "max",
+            target=options.target * 1e6,
+            note=f"of {', '.join(map(str, options.limits))} MB",
+        ),
+        Measurement(
+            "smallest_limit_seconds",
+            f"Whole call of generate there, {options.steps} steps",
+            "s",
+            (seconds,),
+        ),
+    ]
+    write(
+        options.output / f"memory-smallest-{name}.json",
+        "memory",
+        f"Smallest memory limit for a {side}x{side} picture of {name}",
+        found,
+        packages=[package_identity(options.package)],
+        machine_before=before,
+        quick=options.quick,
+        notes=notes,
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
-    parser.add_argument("section", choices=("unet", "segments", "limit"))
+    parser.add_argument("section", choices=("unet", "segments", "limit", "smallest"))
     parser.add_argument("package", type=lambda text: Path(text).resolve())
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--cells", type=int, default=64, help="latent width and height")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--megabytes", type=int, default=1500, help="hard limit, in 10^6 bytes")
+    parser.add_argument("--megabytes", type=int, default=512, help="hard limit, in 10^6 bytes")
+    parser.add_argument("--limits", type=int, nargs="+", default=[512, 448, 400, 350, 300])
+    parser.add_argument("--target", type=int, default=448, help="of the smallest limit, likewise")
     parser.add_argument("--quick", action="store_true", help="small sizes; proves that it runs")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     if options.quick:
         options.cells, options.rounds, options.steps = 8, 2, 1
-    {"unet": unet, "segments": segments, "limit": limit}[options.section](options)
+    sections = {"unet": unet, "segments": segments, "limit": limit, "smallest": smallest}
+    sections[options.section](options)
 
 
 if __name__ == "__main__":

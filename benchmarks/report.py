@@ -28,7 +28,9 @@ ORDER = (
     "pictures-lcm",
     "generate-normal",
     "generate-mapped",
+    "bare-openvino",
     "memory-limit",
+    "memory-smallest-sd15",
     "export",
     "export-families",
     "export-shapes",
@@ -43,7 +45,7 @@ ORDER = (
 """Result files in the order they are shown; others follow by name."""
 
 PROGRAMS = (
-    *("speed", "pictures", "memory", "forecast", "agree", "export", "start"),
+    *("speed", "pictures", "bare", "memory", "forecast", "agree", "export", "start"),
     *("server", "server_cancel", "server_load", "server_state", "server_malformed"),
 )
 
@@ -62,7 +64,7 @@ weights say, pictures do.
   round. Figures are medians, peaks are maxima; ratios are medians of each round's ratio.
 - *Load before* is the machine's one-minute load average when a program started: other work that ran
   at the same time makes seconds worse, not better.
-- A target is from the project's first issue; *met* compares it with the figure beside it.
+- A target is from the project's issues; *met* compares it with the figure beside it.
 """
 
 

@@ -1,23 +1,30 @@
 """How soon there is something: import, ``--help``, a small picture, and the size of an install.
 
-``python -m benchmarks.start [--package MODEL] [--install]``. Every sample is a fresh process.
+``python -m benchmarks.start [--model MODEL] [--install]``; ``--first-call PACKAGE`` measures how
+long a large model takes to its first U-Net call instead. Every sample is a fresh process.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 from pathlib import Path
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine, package_identity
 from benchmarks.record import RESULTS, Measurement, write
 from benchmarks.runs import run
+from sdlite.package import Package
 
 IMPORT_TARGET = 150.0
+HELP_TARGET = 300.0
 PICTURE_TARGET = 2.0
+CALL_TARGETS = {"openvino": 3.0, "openvino int8": 4.5, "onnxruntime mapped": 1.5}
+"""Seconds from the start of a process to the first U-Net call of SD1.5, compile cache warm."""
 INSTALLS = (
     ("install_bytes", 'pip install "sdlite[cpu]"', ("{root}[cpu]",), 450e6),
     (
@@ -41,9 +48,10 @@ if engines:
 CLI = "import sys; sys.argv[0] = 'sdlite'; from sdlite.cli import main; main()"
 
 
-def child(arguments: list[str]) -> tuple[float, str]:
+def child(arguments: list[str], **environment: str) -> tuple[float, str]:
     """Seconds and output of one Python process; raises when it fails."""
-    outcome = run([sys.executable, *arguments])
+    setting = [f"{name}={value}" for name, value in environment.items()]
+    outcome = run([*(["env", *setting] if setting else []), sys.executable, *arguments])
     if outcome.exit_code != 0:
         raise RuntimeError(f"ended with {outcome.exit_code}: {outcome.output[-2000:]}")
     return outcome.seconds, outcome.output
@@ -74,7 +82,57 @@ def imports(rounds: int) -> list[Measurement]:
 def command_line(rounds: int) -> list[Measurement]:
     """``sdlite --help``."""
     samples = tuple(1000 * child(["-c", CLI, "--help"])[0] for _ in range(rounds))
-    return [Measurement("help_ms", "sdlite --help, whole process", "ms", samples)]
+    what = "sdlite --help, whole process"
+    return [Measurement("help_ms", what, "ms", samples, target=HELP_TARGET)]
+
+
+FIRST_CALL = """
+import json, os, sys, time
+import sdlite
+from sdlite.ports import UnetPort
+job = json.loads(sys.argv[1])
+def first(self, *_, **__):
+    print(time.time() - job["start"], flush=True)
+    os._exit(0)
+UnetPort.predict = first
+with sdlite.load(job["package"], threads=job["threads"], **job["loading"]) as pipe:
+    pipe.generate("a red circle on a blue background", seed=1, steps=2)
+"""
+
+
+def first_calls(package: Path, rounds: int, threads: int) -> list[Measurement]:
+    """From the start of a process to its first U-Net call, the compile cache filled before."""
+    precisions = {artifact.precision for artifact in Package.open(package).manifest.artifacts}
+    eight = "int8" in precisions
+    ways = {"openvino int8" if eight else "openvino": {"runtime": "openvino"}}
+    if not eight:
+        ways["onnxruntime mapped"] = {"runtime": "onnxruntime", "memory_mode": "mapped"}
+    found = []
+    for way, loading in ways.items():
+        samples = []
+        with tempfile.TemporaryDirectory() as folder:
+            for _ in range(rounds + 1):
+                job = {"package": str(package), "threads": threads, "loading": loading}
+                words = ["-c", FIRST_CALL, json.dumps({**job, "start": time.time()})]
+                samples.append(float(child(words, SDLITE_HOME=folder)[1].splitlines()[-1]))
+        key = way.replace(" ", "_")
+        found += [
+            Measurement(
+                f"first_call_{key}_seconds",
+                f"{package.name}: process start to first U-Net call, {way}",
+                "s",
+                tuple(samples[1:]),
+                target=CALL_TARGETS[way],
+                note="compile cache warm, weight files in the file cache",
+            ),
+            Measurement(
+                f"first_call_{key}_cold_seconds",
+                f"{package.name}: the same with an empty compile cache, {way}",
+                "s",
+                (samples[0],),
+            ),
+        ]
+    return found
 
 
 def picture(model: str, rounds: int, steps: int | None) -> list[Measurement]:
@@ -155,11 +213,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="shapes", help="model to draw with")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--install", action="store_true", help="measure a fresh install as well")
+    parser.add_argument("--first-call", type=lambda text: Path(text).resolve(), metavar="PACKAGE")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="few samples; proves that it runs")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     rounds = 1 if options.quick else options.rounds
     before = machine()
+    if options.first_call is not None:
+        package: Path = options.first_call
+        write(
+            options.output / f"start-{package.name}.json",
+            "start",
+            f"Start of {package.name}",
+            first_calls(package, min(rounds, 5), options.threads),
+            packages=[package_identity(package)],
+            machine_before=before,
+            quick=options.quick,
+        )
+        return
     found = imports(rounds) + command_line(rounds)
     found += picture(options.model, min(rounds, 5), 1 if options.quick else None)
     if options.install:

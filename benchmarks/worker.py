@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from sdlite_runtimes import ortproviders, ortsupport
+from sdlite_runtimes import ortproviders, ortsupport, ovsupport
 
 from benchmarks.watch import Memory, Watch
 from sdlite.chain import open_chain
@@ -60,6 +60,8 @@ class Spec:
     """Engine of a package's graph."""
     precision: str | None = None
     """What to compute in; None lets the engine decide."""
+    bare: bool = False
+    """Open the package's graph with OpenVINO itself, nothing of sdlite between."""
 
 
 class ForeignSession:
@@ -91,8 +93,43 @@ class ForeignSession:
         return dict(zip(names, self._session.run(names, inputs), strict=True))
 
 
-def open_session(spec: Spec) -> Session | ForeignSession:
+class BareOpenvino:
+    """A package's graph as OpenVINO's own documentation opens it for latency, sizes static."""
+
+    def __init__(self, spec: Spec) -> None:
+        import openvino
+
+        sizes = {"batch": spec.batch, "height": spec.cells, "width": spec.cells}
+        package = Package.open(Path(spec.path))
+        (artifact,) = package.find(spec.component, spec.variant)
+        core = openvino.Core()
+        model = core.read_model(str(package.path(artifact.graph)))
+        self.inputs = artifact.inputs
+        shapes = {
+            tensor.name: [
+                sizes.get(n, spec.tokens) if isinstance(n, str) else n for n in tensor.shape
+            ]
+            for tensor in artifact.inputs
+        }
+        model.reshape(shapes)
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": spec.threads,
+        }
+        if spec.precision is not None:
+            settings["INFERENCE_PRECISION_HINT"] = ovsupport.PRECISIONS[spec.precision]
+        self._request: Any = core.compile_model(model, "CPU", settings).create_infer_request()
+        self._names = [tensor.name for tensor in artifact.outputs]
+
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        self._request.infer(inputs, share_inputs=True)
+        return {name: self._request.get_tensor(name).data for name in self._names}
+
+
+def open_session(spec: Spec) -> Session | ForeignSession | BareOpenvino:
     """Open what the spec names."""
+    if spec.bare:
+        return BareOpenvino(spec)
     root = Path(spec.path)
     if root.is_file():
         return ForeignSession(spec)
@@ -165,7 +202,7 @@ def serve(spec: Spec) -> None:
     with Watch() as watch:
         before = watch.read() or Memory(0, 0)
         start, times = time.perf_counter(), os.times()
-        get("onnxruntime").probe()
+        get(spec.runtime).probe()
         loaded = time.perf_counter() - start
         start = time.perf_counter()
         session = open_session(spec)

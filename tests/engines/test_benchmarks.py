@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import export, limit, memory, pictures, speed, start
+from benchmarks import agree, bare, export, limit, memory, pictures, speed, start
 from benchmarks.taesd import write_taesd
 from sdlite.package import Package
 
@@ -80,7 +80,37 @@ def test_picture_under_a_hard_limit(tiny_package: Package, tmp_path: Path) -> No
         pytest.skip(f"control groups cannot be made here: {error}")
     words = [str(tiny_package.root), "--quick", "--threads", "1", "--output", str(tmp_path)]
     memory.main(["limit", *words, "--megabytes", "400"])
-    assert 0 < read(tmp_path, "memory-limit.json")["limited_denoise_private_bytes"] < 400e6
+    found = read(tmp_path, "memory-limit.json")
+    assert 0 < found["limited_denoise_private_bytes"] < 400e6
+    assert found["limited_over_free"] > 0
+    memory.main(["smallest", *words, "--limits", "400", "20"])
+    found = read(tmp_path, f"memory-smallest-{tiny_package.root.name}.json")
+    assert found["smallest_limit_bytes"] == 400e6
+
+
+def test_sdlite_against_the_bare_engine(tiny_package: Package, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    words = [str(tiny_package.root), "--quick", "--threads", "1", "--output", str(tmp_path)]
+    bare.main([*words, "--precision", "fp32"])
+    found = read(tmp_path, "bare-openvino.json")
+    assert found["sdlite_seconds"] > 0 and found["sdlite_over_bare"] > 0
+
+
+def test_latents_of_two_engines(tiny_package: Package, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    words = [str(tiny_package.root), "--quick", "--threads", "1", "--output", str(tmp_path)]
+    agree.main([*words, "--latents", "--size", "32"])
+    found = read(tmp_path, f"agree-latents-{tiny_package.root.name}.json")
+    assert found["latents_openvino_fp32"] < 1e-3
+
+
+def test_start_of_a_large_model(tiny_package: Package, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    words = ["--quick", "--threads", "1", "--output", str(tmp_path)]
+    start.main(["--first-call", str(tiny_package.root), *words])
+    found = read(tmp_path, f"start-{tiny_package.root.name}.json")
+    assert found["first_call_openvino_seconds"] > 0
+    assert found["first_call_onnxruntime_mapped_seconds"] > 0
 
 
 def test_export(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -98,8 +128,6 @@ def test_start(tiny_package: Package, tmp_path: Path) -> None:
 
 
 def test_agree(tiny_package: Package, tmp_path: Path) -> None:
-    from benchmarks import agree
-
     words = [str(tiny_package.root), "--quick", "--threads", "1", "--output", str(tmp_path)]
     agree.main([*words, "--ways", "tiles", "mapped"])
     data = json.loads((tmp_path / f"agree-{tiny_package.root.name}.json").read_text())
