@@ -13,7 +13,7 @@ from typing import Literal, Protocol, TypeAlias
 
 Dim: TypeAlias = int | str
 Shape: TypeAlias = tuple[Dim, ...]
-Dtype: TypeAlias = Literal["float32", "int64", "uint8"]
+Dtype: TypeAlias = Literal["float32", "float16", "int64", "uint8"]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from sdlite_export.configs import ClipTextConfig, SafetyConfig
 from sdlite_export.emit.downsampling import DownsampledOps
 from sdlite_export.emit.estimate import activation_bytes, merge_segments, widened_bytes
 from sdlite_export.emit.graph import Graph, Node, WeightNeed
+from sdlite_export.emit.half import HALF, HalfOps
 from sdlite_export.emit.onnx import OnnxOps
 from sdlite_export.emit.proto import model_proto, specs
 from sdlite_export.emit.seamless import SeamlessOps
@@ -95,14 +96,18 @@ def components(checkpoint: Checkpoint) -> tuple[Component, ...]:
             "unet",
             "unet",
             lambda ops, _: unet(ops, checkpoint.unet, pooled),
-            ("plain", "fused", "segment", "seamless", *_downsampled(checkpoint)),
+            ("plain", "fused", "segment", "seamless", HALF, *_downsampled(checkpoint)),
             fewer=lambda ops: downsampled_unet(ops, checkpoint.unet, pooled),
         ),
         Component(
             "vae_decoder",
             "vae",
             lambda ops, _: vae_decoder(ops, checkpoint.vae),
-            ("plain", "fused", "segment", "tiles", "seamless"),
+            (
+                *("plain", "fused", "segment", "tiles", "seamless"),
+                # Such autoencoders leave the range of float16.
+                *(() if checkpoint.latent.force_upcast else (HALF,)),
+            ),
             lambda ops: vae_decoder_tiles(ops, checkpoint.vae),
         ),
         Component(
@@ -157,11 +162,11 @@ def plan_component(component: Component, precision: str, recipe: Recipe | None =
         # A chain is often the same graph as the whole it is cut from.
         target = target_of(component.name, variant)
         fewer = component.fewer if variant.endswith(DOWNSAMPLED) else None
-        own = fewer is not None or variant in ("embeddings", "tiles", "seamless")
+        own = fewer is not None or variant in ("embeddings", "tiles", "seamless", HALF)
         key = (target, variant if own else None)
         if key not in built:
-            kind = SeamlessOps if variant == "seamless" else OnnxOps
-            ops = kind(target, stored, layers)
+            kinds = {"seamless": SeamlessOps, HALF: HalfOps}
+            ops = kinds.get(variant, OnnxOps)(target, stored, layers)
             if variant == "tiles" and component.tiles is not None:
                 component.tiles(ops)
             elif fewer is not None:
@@ -255,7 +260,7 @@ def write_graphs(plan: Plan, folder: Path, sizes: Mapping[str, int]) -> list[Art
                     activation_bytes=activation_bytes(
                         graph, nodes, sizes, waiting=variant != "tiles"
                     ),
-                    widened_bytes=widened_bytes(graph, nodes, sizes),
+                    widened_bytes=widened_bytes(graph, nodes, sizes, together=variant != HALF),
                 )
             )
     return artifacts

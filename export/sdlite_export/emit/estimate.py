@@ -10,14 +10,20 @@ from sdlite_export.ops import Value
 
 PIECES = 8
 """Pieces a model is cut into at least, where it has as many places for it."""
-ITEM_BYTES = {"float32": 4, "int64": 8, "uint8": 1}
+ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "uint8": 1}
 WIDENING = frozenset({"Cast", "DequantizeLinear"})
 VIEWS = frozenset({"Reshape", "Unsqueeze"})
 
 
-def widened_bytes(graph: Graph, nodes: Sequence[Node], sizes: Mapping[str, int]) -> int:
-    """Bytes of the weights that ``nodes`` widen; engines do that before anything else."""
-    return sum(value_bytes(graph.values[name], sizes) for name in _widened(graph, nodes))
+def widened_bytes(
+    graph: Graph, nodes: Sequence[Node], sizes: Mapping[str, int], together: bool = True
+) -> int:
+    """Bytes of the weights that ``nodes`` widen; engines do that before anything else.
+
+    Not ``together`` is one after the other, as in graphs that see to it.
+    """
+    found = [value_bytes(graph.values[name], sizes) for name in _widened(graph, nodes)]
+    return sum(found) if together else max(found, default=0)
 
 
 def activation_bytes(

@@ -91,6 +91,8 @@ class Graph:
         self.weights: dict[str, WeightNeed] = {}
         self.constants: dict[str, Array] = {}
         self.segment = 0
+        self.computed: Dtype = "float32"
+        """Element type of what is computed, where nothing else is said."""
         self.layers: dict[str, LayerUse] = {}
         """Convolutions and linear layers by name."""
         self.folds: dict[str, tuple[Fold, ...]] = {}
@@ -109,15 +111,19 @@ class Graph:
         inputs: Sequence[str],
         name: str,
         shape: Shape,
-        dtype: Dtype = "float32",
+        dtype: Dtype | None = None,
         domain: str = "",
         **attributes: Any,
     ) -> Value:
-        """Append an operation with one output and return its value."""
-        value = Value(self.unique(name), shape, dtype)
+        """Append an operation with one output and return its value, of ``computed`` by default."""
+        value = Value(self.unique(name), shape, dtype or self.computed)
         self.values[value.name] = value
         self.nodes.append(Node(op, tuple(inputs), (value.name,), self.segment, domain, attributes))
         return value
+
+    def find(self, name: str) -> Value:
+        """A value of the graph, or one of its inputs; raises ``KeyError``."""
+        return self.values.get(name) or {value.name: value for value in self.inputs}[name]
 
     def rename(self, old: str, new: str) -> None:
         """Give a value another name wherever it occurs."""

@@ -12,22 +12,8 @@ def instance_norm(
     recorder: Recorder, x: Value, name: str, groups: int, eps: float, scale: str, shift: str
 ) -> Value:
     """Group normalisation of small maps: two fast kernels."""
-    rows = recorder.int64([0, groups, -1])
-    batch, _, height, width = x.shape
     channels = x.channels
-    row = f"{x.channels // groups}*{height}*{width}"
-    y = recorder.graph.node("Reshape", [x.name, rows], f"{name}/groups", (batch, groups, row))
-    ones = recorder.constant(f"ones_{groups}", np.ones(groups, np.float32))
-    zeros = recorder.constant(f"zeros_{groups}", np.zeros(groups, np.float32))
-    y = recorder.graph.node(
-        "InstanceNormalization",
-        [y.name, ones, zeros],
-        f"{name}/normed",
-        y.shape,
-        epsilon=eps,
-    )
-    shape = recorder.shape_of(x, 0, 4)
-    y = recorder.graph.node("Reshape", [y.name, shape], f"{name}/map", x.shape)
+    y = _normed(recorder, x, name, groups, eps)
     # Batch normalisation with mean 0 and variance 1 scales and shifts channels in one pass.
     mean = recorder.constant(f"zeros_{channels}", np.zeros(channels, np.float32))
     variance = recorder.constant(f"ones_{channels}", np.ones(channels, np.float32))
@@ -38,6 +24,36 @@ def instance_norm(
         x.shape,
         epsilon=0.0,
     )
+
+
+def half_norm(
+    recorder: Recorder, x: Value, name: str, groups: int, eps: float, scale: str, shift: str
+) -> Value:
+    """The same in operations that GPUs' kernels have for float16."""
+    y = _normed(recorder, x, name, groups, eps)
+    for op, part, vector in (("Mul", "scaled", scale), ("Add", "norm", shift)):
+        axes, shape = recorder.int64([1, 2]), (x.channels, 1, 1)
+        row = recorder.graph.node("Unsqueeze", [vector, axes], f"{name}/{part}_by", shape)
+        y = recorder.graph.node(op, [y.name, row.name], f"{name}/{part}", x.shape)
+    return y
+
+
+def _normed(recorder: Recorder, x: Value, name: str, groups: int, eps: float) -> Value:
+    rows = recorder.int64([0, groups, -1])
+    batch, _, height, width = x.shape
+    row = f"{x.channels // groups}*{height}*{width}"
+    y = recorder.graph.node("Reshape", [x.name, rows], f"{name}/groups", (batch, groups, row))
+    ones = recorder.number(f"ones_{groups}", np.ones(groups, np.float32))
+    zeros = recorder.number(f"zeros_{groups}", np.zeros(groups, np.float32))
+    y = recorder.graph.node(
+        "InstanceNormalization",
+        [y.name, ones, zeros],
+        f"{name}/normed",
+        y.shape,
+        epsilon=eps,
+    )
+    shape = recorder.shape_of(x, 0, 4)
+    return recorder.graph.node("Reshape", [y.name, shape], f"{name}/map", x.shape)
 
 
 def reduced_norm(

@@ -15,7 +15,7 @@ import numpy as np
 
 from sdlite.manifest import Layer
 from sdlite_export.emit.graph import Fold, Graph, LayerUse, WeightNeed, stored_dtype
-from sdlite_export.emit.norm import given_norm, instance_norm, reduced_norm
+from sdlite_export.emit.norm import given_norm, half_norm, instance_norm, reduced_norm
 from sdlite_export.emit.recorder import FLOAT, Recorder
 from sdlite_export.emit.targets import Target
 from sdlite_export.ops import Dim, Shape, Value
@@ -143,6 +143,8 @@ class OnnxOps(Recorder):
             )
         elif self.target.group_norm == "InstanceNormalization":
             y = instance_norm(self, x, name, groups, eps, scale, shift)
+        elif self.target.group_norm == "Half":
+            y = half_norm(self, x, name, groups, eps, scale, shift)
         else:
             y = reduced_norm(self, x, name, groups, eps, scale, shift)
         if silu:
@@ -190,7 +192,7 @@ class OnnxOps(Recorder):
             )
         inner = x
         if alpha != 1.0:
-            factor = self.constant(f"alpha_{alpha}", np.array(alpha, np.float32))
+            factor = self.number(f"alpha_{alpha}", np.array(alpha, np.float32))
             inner = self.graph.node("Mul", [x.name, factor], f"{name}/scaled", x.shape)
         gate = self.graph.node("Sigmoid", [inner.name], f"{name}/gate", x.shape)
         return self.graph.node("Mul", [x.name, gate.name], name, x.shape)
@@ -217,11 +219,11 @@ class OnnxOps(Recorder):
         return self.graph.node("Tanh", [x.name], f"{x.name}/tanh", x.shape)
 
     def affine(self, x: Value, factor: float, offset: float = 0.0) -> Value:
-        scale = self.constant(f"factor_{factor!r}", np.array(factor, np.float32))
+        scale = self.number(f"factor_{factor!r}", np.array(factor, np.float32))
         y = self.graph.node("Mul", [x.name, scale], f"{x.name}/scaled", x.shape)
         if not offset:
             return y
-        shift = self.constant(f"offset_{offset!r}", np.array(offset, np.float32))
+        shift = self.number(f"offset_{offset!r}", np.array(offset, np.float32))
         return self.graph.node("Add", [y.name, shift], f"{x.name}/shifted", x.shape)
 
     def add(self, a: Value, b: Value) -> Value:

@@ -121,6 +121,10 @@ class Recorder:
         self.graph.constants.setdefault(f"const/{name}", np.asarray(value))
         return f"const/{name}"
 
+    def number(self, name: str, value: Array) -> str:
+        """A float32 constant that is computed with, as what the graph computes in."""
+        return self.constant(name, value)
+
     def int64(self, numbers: list[int]) -> str:
         """A constant list of integers."""
         text = ",".join(map(str, numbers))

@@ -20,8 +20,8 @@ class Target:
     """Operator domains beyond ONNX's own."""
     attention: Literal["Attention", "MultiHeadAttention"]
     """Operation for attention."""
-    group_norm: Literal["GroupNormalization", "InstanceNormalization", "ReduceMean"]
-    """Operation group normalisation is built on."""
+    group_norm: Literal["GroupNormalization", "InstanceNormalization", "ReduceMean", "Half"]
+    """Operation group normalisation is built on; ``Half`` is instance normalisation for float16."""
     sigmoid_gate: Literal["Mul", "QuickGelu"]
     """How ``x * sigmoid(a x)`` is written."""
     narrow_convs: bool = True
@@ -44,6 +44,9 @@ FUSED_LARGE = replace(FUSED, group_norm="ReduceMean")
 """For the same where feature maps are pictures: its own mean over a million float32 values is off
 by 1e-5 of their deviation, and a copy of an activation is a large part of all memory."""
 
+HALF = replace(FUSED, group_norm="Half")
+"""For ONNX Runtime on GPUs: computed in float16."""
+
 TARGETS = {
     "plain": PLAIN,
     "embeddings": PLAIN,
@@ -53,6 +56,7 @@ TARGETS = {
     f"fused{DOWNSAMPLED}": FUSED,
     "segment": FUSED,
     "tiles": FUSED,
+    "half": HALF,
 }
 """Target of each variant."""
 
