@@ -60,6 +60,8 @@ def load(
     """
     path = find_model(model)
     package = open_foreign(path) if is_foreign(path) else Package.open(path)
+    if device is not None:
+        registry.check_device(device, runtime)
     other = None if vae is None else open_vae(Path(vae), package)
     return Pipeline(
         package,

@@ -74,8 +74,9 @@ def examine(runtime: str) -> list[dict[str, Any]]:
     """Open and run a small real graph on every device of an engine.
 
     Returns one entry a device: ``device``, ``description``, and either ``seconds`` and
-    ``precision`` or ``error``. Raises ``RuntimeUnavailable``. May end the process when the engine
-    does not fit the processor: ``findings`` calls it in another one.
+    ``precision`` or ``error``; with ``fix`` for devices that are not here. Raises
+    ``RuntimeUnavailable``. May end the process when the engine does not fit the processor:
+    ``findings`` calls it in another one.
     """
     found = []
     package = _shipped()
@@ -87,6 +88,8 @@ def examine(runtime: str) -> list[dict[str, Any]]:
         except SdliteError as error:
             entry["error"] = str(error)
         found.append(entry)
+    for name, why in registry.absent(runtime).items():
+        found.append({"device": name, "error": why.reason, "fix": why.fix})
     return found
 
 
@@ -185,7 +188,8 @@ def _engine(name: str) -> Iterator[Finding]:
     for entry in found["devices"]:
         label = f"{name} {entry['device']}"
         if "error" in entry:
-            yield Finding(label, "warning", entry["error"], "Choose another device with --device")
+            fix = entry.get("fix", "Choose another device with --device")
+            yield Finding(label, "warning", entry["error"], fix)
         else:
             ran = f", runs in {entry['precision']}" if "precision" in entry else ""
             yield Finding(label, "ok", f"{entry['description']}{ran}")

@@ -178,7 +178,11 @@ class InParts(Protocol):
 
 
 class Runtime(Protocol):
-    """One engine."""
+    """One engine.
+
+    It may also have a method ``absent``, which gives, after ``probe``, devices it is made for that
+    are not here: a ``RuntimeUnavailable`` by device name.
+    """
 
     name: ClassVar[str]
     formats: ClassVar[frozenset[str]]

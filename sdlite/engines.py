@@ -22,6 +22,13 @@ VARIANTS: Mapping[tuple[str, str], tuple[str, ...]] = {
 }
 """Graph variants an engine runs in a memory mode, best first; others take ``plain``. OpenVINO
 takes the same time for either of its two (SD1.5's U-Net: 2.47 s); plain has fewer nodes."""
+HALF = "half"
+"""Variant that computes in fp16, for engines that compute in what a graph is written in."""
+AS_WRITTEN = frozenset({"onnxruntime"})
+"""Engines that compute in what a graph is written in."""
+GPUS = ("cuda", "dml", "migraphx", "rocm")
+"""Devices of ONNX Runtime that are taken where they are, for large models, as whoever has such a
+wheel installed it for them. They were not measured; other GPUs and NPUs are used when asked for."""
 FORMATS: Mapping[str, tuple[str, ...]] = {"coreml": ("coreml",), "openvino": ("openvino", "onnx")}
 """Formats of the graphs an engine reads, best first, where that is not ONNX alone."""
 NEURAL_ENGINE = frozenset({"cpu_and_ne", "all"})
@@ -61,15 +68,19 @@ def graphs(
     others: Sequence[Device],
     variant: str | None = None,
     extension: str = "",
+    half: bool = False,
 ) -> tuple[Device, tuple[Artifact, ...]]:
     """The graph, or chain of graphs, of a component, and the device that reads it.
 
     That is ``device``, or, where it reads no graph there is, the first of ``others`` that does.
     ``variant`` is the one wanted, instead of the best for the device; ``extension`` what the graph
-    also takes, the end of its variant. Raises ``NoPlan``.
+    also takes, the end of its variant; with ``half`` one that computes in fp16 is preferred on
+    ``device``. Raises ``NoPlan``.
     """
     for item in (device, *others):
         names = variants(item.runtime, mode, item.name) if variant is None else (variant,)
+        if half and item == device and variant is None:
+            names = (HALF, *names)
         for format in formats_read(item.runtime):
             for name in names:
                 found = package.find(component, name + extension, format=format)
@@ -82,6 +93,15 @@ def graphs(
             f"{device.name}; export it again with this version of sdlite"
         ]
     )
+
+
+def reads(package: Package, component: str, device: Device, mode: str) -> bool:
+    """Whether a package has a graph of a component that a device reads."""
+    try:
+        graphs(package, component, device, mode, (), half="fp16" in device.precisions)
+    except NoPlan:
+        return False
+    return True
 
 
 def is_large(package: Package) -> bool:
@@ -140,6 +160,13 @@ def precision_for(
     if force_upcast and component.startswith("vae_") and chosen == "fp16":
         chosen = "fp32" if "fp32" in device.precisions else chosen
     return None if len(device.precisions) == 1 and chosen in ("fp32", wanted) else chosen
+
+
+def as_written(device: Device, artifacts: Sequence[Artifact], precision: str | None) -> str | None:
+    """The precision of graphs that were chosen, where the engine computes as they are written."""
+    if device.runtime not in AS_WRITTEN or precision is None:
+        return precision
+    return "fp16" if artifacts[0].variant == HALF else "fp32"
 
 
 def dimensions_of(
@@ -204,7 +231,7 @@ def candidates(
         raise NoPlan(["no engine found a device"])
     found = _readers(found, package)
     if precision is not None:
-        able = [item for item in found if precision in item.precisions]
+        able = [item for item in found if computes(item, package, precision)]
         if not able:
             there = ", ".join(
                 f"{item.runtime} {item.name} in {' or '.join(item.precisions)}" for item in found
@@ -220,14 +247,26 @@ def candidates(
     if memory_mode != "auto" and not named:
         able = [item for item in found if memory_mode in _modes(item)]
         found = able or found
-    if named or not takes_openvino(package):
+    if device is not None or not takes_openvino(package):
         return ((found[0], ()),)
+    gpus = [item for item in found if item.runtime == "onnxruntime" and item.name in GPUS]
+    gpus.sort(key=lambda item: GPUS.index(item.name))
+    if named:
+        first = [item for item in found if item not in gpus]
+        return (*((item, (_why_gpu(item),)) for item in gpus[:1]), *((d, ()) for d in first[:1]))
     faster = [item for item in found if item.runtime == "openvino" and _measured(item)]
-    others = [item for item in found if item not in faster]
+    others = [item for item in found if item not in faster and item not in gpus]
     return (
+        *((item, (_why_gpu(item),)) for item in gpus[:1]),
         *((item, (_why(item, package),)) for item in faster[:1]),
         *((item, ()) for item in others[:1]),
     )
+
+
+def computes(device: Device, package: Package, precision: str) -> bool:
+    """Whether a device computes a package's U-Net in a precision."""
+    halves = device.runtime not in AS_WRITTEN or bool(package.find("unet", HALF))
+    return precision in device.precisions and (precision != "fp16" or halves)
 
 
 def prefers_openvino(device: Device) -> bool:
@@ -283,6 +322,10 @@ def _pixels(cells: int | str, factor: int) -> str:
 def _measured(device: Device) -> bool:
     """Whether OpenVINO was measured to be faster on such a device: processors of x86-64."""
     return device.name == "cpu" and device.precisions[0] != "fp16"
+
+
+def _why_gpu(device: Device) -> str:
+    return f"{device.name}, because there is such a GPU; how fast it is was not measured"
 
 
 def _why(device: Device, package: Package) -> str:

@@ -9,6 +9,7 @@ from sdlite.engine import Artifact
 from sdlite.manifest import Manifest
 from sdlite.package import Package
 from sdlite.tiles import tiled_bytes
+from sdlite.types import Device
 
 # For artifacts that do not say what their activations take: SD1.5's figures with fused attention.
 UNET_BYTES_PER_CELL = 110_000
@@ -39,7 +40,7 @@ FLASH = ("fused", "segment")
 def component_bytes(
     package: Package,
     artifacts: Sequence[Artifact],
-    runtime: str,
+    device: Device,
     mode: str,
     precision: str | None,
     size: tuple[int, int],
@@ -52,7 +53,7 @@ def component_bytes(
     Args:
         package: whose component.
         artifacts: its graph, or its chain of graphs.
-        runtime: engine.
+        device: where it runs; of one that has memory of its own, bytes of that.
         mode: memory mode.
         precision: what is computed in, where the engine has a choice.
         size: width and height of a picture.
@@ -74,6 +75,10 @@ def component_bytes(
             + (artifact.widened_bytes if mapped else 0)
             for artifact in artifacts
         )
+    if device.own_memory:
+        # Weights lie there as they are stored, and as float32 too where they are computed so.
+        return stored + activations + max(a.widened_bytes for a in artifacts), 0
+    runtime = device.runtime
     if runtime == "coreml":
         # It copies the weights once, and what flows through is 16 bits wide.
         return stored + activations // 2, 0
@@ -110,7 +115,7 @@ def run_bytes(parts: Sequence[tuple[str, int, int]], resident: bool) -> tuple[in
         private[phase] = private.get(phase, 0) + own
         peaks[phase] = peaks.get(phase, 0) + own + mapped
     join = sum if resident else max
-    return join(private.values()), join(peaks.values())
+    return join((0, *private.values())), join((0, *peaks.values()))
 
 
 def weight_bytes(

@@ -15,7 +15,7 @@ from sdlite.manifest import DOWNSAMPLED, TINY_DECODER
 from sdlite.package import Package
 from sdlite.plans import Budget, Placement, Plan, Preferences, Relief, RequestShape, megabytes
 from sdlite.text.labels import encoding_of
-from sdlite.tiles import TILED
+from sdlite.tiles import AUTOENCODER, TILED
 from sdlite.types import Device
 
 __all__ = [
@@ -32,6 +32,8 @@ __all__ = [
 
 BASE_BYTES = 40 << 20
 """Interpreter, numpy, engine and tokenizer, before any model is opened."""
+GPU_BYTES = 300 << 20
+"""Of a GPU's own memory, what its driver and libraries take besides; not measured."""
 AVAILABLE_SHARE = 0.8
 """Part of the memory free right now that a plan without a budget may use."""
 TILES = (1, 4, 8, 16, 32)
@@ -76,15 +78,16 @@ def plan(
         limit, told = _limit(device, budget)
         wished = "mapped" if preferences.relief.mapped else preferences.memory_mode
         for mode in engines.memory_modes(device, wished):
-            for way in _ways(package, shape, mode, preferences, device.fixed_sizes):
+            for way in _ways(package, shape, mode, preferences, device):
                 made = _candidate(package, shape, device, devices, budget, preferences, mode, way)
-                if _fits(made, limit, budget):
-                    passed = [d.runtime for d, _ in choices if d.runtime != device.runtime]
-                    passed = passed if choices[0][0] != device else []
-                    reasons = _reasons(made, told, why, passed, preferences)
+                if _fits(made, limit, budget, devices):
+                    before = [d for d, _ in choices[: choices.index((device, why))]]
+                    passed = [d.name if d.own_memory else d.runtime for d in before]
+                    reasons = _reasons(package, made, told, why, passed, preferences)
                     return downsampling.told(package, replace(made, reasons=reasons))
                 candidates.append(made)
-    least = min(candidates, key=_counted)
+    last = choices[-1][0]
+    least = min((c for c in candidates if c.placement("unet").device == last), key=_counted)
     size = f"{shape.width}x{shape.height}"
     device = least.placement("unet").device
     _, limit_reason = _limit(device, budget)
@@ -133,11 +136,17 @@ def _devices(
     )
 
 
-def _fits(candidate: Plan, limit: int | None, budget: Budget) -> bool:
+def _fits(candidate: Plan, limit: int | None, budget: Budget, devices: Sequence[Device]) -> bool:
+    own = candidate.placement("unet").device.own_memory
+    if own:
+        # What runs on the processor beside a GPU has the machine's memory.
+        helpers = [item for item in devices if not item.own_memory]
+        most, _ = _limit(helpers[0], budget) if helpers else (budget.max_memory, "")
+        if most is not None and candidate.peak_bytes > most:
+            return False
     if limit is None:
         return True
     # Between pictures, memory nobody set aside belongs to other programs too.
-    own = candidate.placement("unet").device.own_memory
     shared = candidate.resident and (budget.max_vram if own else budget.max_memory) is None
     return _counted(candidate) <= limit * (RESIDENT_SHARE / AVAILABLE_SHARE if shared else 1.0)
 
@@ -163,14 +172,16 @@ class _Way:
     resident: bool
     tiles: int
     frugal: bool
+    apart: bool = False
+    """Whether the autoencoder runs on the processor beside a GPU."""
 
 
 def _ways(
-    package: Package, shape: RequestShape, mode: str, preferences: Preferences, fixed: bool
+    package: Package, shape: RequestShape, mode: str, preferences: Preferences, device: Device
 ) -> list[_Way]:
     """Ways to carry a request out in a memory mode, fastest first."""
     # Where sizes are fixed, a call with room for the negative prompt takes as long without it.
-    guided = shape.guided and not (shape.partly and fixed)
+    guided = shape.guided and not (shape.partly and device.fixed_sizes)
     items = shape.images * (shape.prompts + guided)
     batches = sorted({items, shape.images, 1}, reverse=True)
     held = [(items, True), *((batch, False) for batch in batches)]
@@ -195,10 +206,11 @@ def _ways(
             )
         tiles = [wanted]
     return [
-        _Way(batch, resident, count, frugal)
+        _Way(batch, resident, count, frugal, apart)
         for frugal in ((False, True) if mode == "mapped" else (False,))
         for batch, resident in held
-        for count in tiles
+        for apart in ((False, True) if device.own_memory and not resident else (False,))
+        for count in (tiles if apart or not device.own_memory else tiles[:1])
     ]
 
 
@@ -238,8 +250,16 @@ def _candidate(
         )
         for component, batch in batches.items()
     )
-    parts = [(p.component, p.private_bytes, p.mapped_bytes) for p in placements]
-    private, peak = run_bytes(parts, way.resident)
+    parts = {
+        own: [
+            (p.component, p.private_bytes, p.mapped_bytes)
+            for p in placements
+            if p.device.own_memory is own
+        ]
+        for own in (False, True)
+    }
+    private, peak = run_bytes(parts[False], way.resident)
+    there, _ = run_bytes(parts[True], way.resident)
     return Plan(
         shape=shape,
         memory_mode=mode,
@@ -249,6 +269,7 @@ def _candidate(
         private_bytes=BASE_BYTES + private,
         peak_bytes=BASE_BYTES + peak,
         reasons=(),
+        device_bytes=GPU_BYTES + there if device.own_memory else 0,
     )
 
 
@@ -269,15 +290,22 @@ def _place(
     variant = _variant(component, shape, tiles)
     steered = component == "unet" and bool(shape.controls)
     more = f"+{CONTROL}" if steered else ""
-    if component == "unet" and shape.downsampled:
-        fewer = not downsampling.why_not(package, shape, main.runtime, mode)
-        more = DOWNSAMPLED if fewer else more
-    device, artifacts = engines.graphs(package, component, main, mode, helpers, variant, more)
-    size = (shape.width, shape.height)
-    engines.check_size(package, artifacts, size)
+    # The text encoder costs a processor next to nothing.
+    aside = component.startswith("text_encoder") or (way.apart and component in AUTOENCODER)
+    if main.own_memory and aside and helpers:
+        main, *helpers = helpers
     upcast = package.manifest.latent.force_upcast
     wished = dict(preferences.relief.precisions).get(component, preferences.precision)
+    half = engines.precision_for(component, main, wished, upcast) == "fp16"
+    if component == "unet" and shape.downsampled:
+        fewer = not downsampling.why_not(package, shape, main.runtime, mode)
+        # There are none in fp16.
+        more = DOWNSAMPLED if fewer and not (half and main.own_memory) else more
+    device, artifacts = engines.graphs(package, component, main, mode, helpers, variant, more, half)
+    size = (shape.width, shape.height)
+    engines.check_size(package, artifacts, size)
     precision = engines.precision_for(component, device, wished, upcast)
+    precision = engines.as_written(device, artifacts, precision)
     options = LoadOptions(
         threads=preferences.threads,
         memory_mode=mode,
@@ -294,7 +322,7 @@ def _place(
         cache_limit=preferences.cache_limit,
     )
     private, mapped = component_bytes(
-        package, artifacts, device.runtime, mode, precision, size, batch, tiles, way.frugal
+        package, artifacts, device, mode, precision, size, batch, tiles, way.frugal
     )
     if component in preferences.replaced:
         private += package.weight_file(component).file.size
@@ -312,16 +340,14 @@ def _variant(component: str, shape: RequestShape, tiles: int) -> str | None:
 
 
 def _counted(candidate: Plan) -> int:
-    device = candidate.placement("unet").device
-    if device.own_memory:
-        # The interpreter and what runs on the processor take none of it.
-        there = [p.private_bytes for p in candidate.placements if p.device == device]
-        return sum(there) if candidate.resident else max(there)
+    if candidate.placement("unet").device.own_memory:
+        return candidate.device_bytes
     mapped = candidate.memory_mode == "mapped"
     return candidate.private_bytes if mapped else candidate.peak_bytes
 
 
 def _reasons(
+    package: Package,
     chosen: Plan,
     limit_reason: str,
     why: Sequence[str],
@@ -330,11 +356,15 @@ def _reasons(
 ) -> tuple[str, ...]:
     reasons = [f"{limit_reason}; this plan counts {megabytes(_counted(chosen))} of it", *why]
     unet = chosen.placement("unet").device
-    reasons += [
-        f"{p.component} on {p.device.name}, because {unet.name} reads no graph of it there is"
-        for p in chosen.placements
-        if p.device != unet
-    ]
+    for placement in chosen.placements:
+        if placement.device != unet:
+            component, mode = placement.component, chosen.memory_mode
+            why_there = f"{unet.name} reads no graph of it there is"
+            if engines.reads(package, component, unet, mode):
+                why_there = f"{unet.name} has too little memory for it"
+                if component.startswith("text_encoder"):
+                    why_there = "it takes next to no time there"
+            reasons.append(f"{component} on {placement.device.name}, because {why_there}")
     reasons += [f"not {runtime}, because it would need more memory" for runtime in passed]
     if preferences.memory_mode != "auto":
         reasons.append(f"memory mode {chosen.memory_mode} as asked")

@@ -146,6 +146,8 @@ class Plan:
     """Why it is this plan."""
     notes: tuple[str, ...] = ()
     """What the request allows to save work, and this plan does not do."""
+    device_bytes: int = 0
+    """Predicted peak of the memory of a device that has its own; 0 where there is none."""
 
     @property
     def decoder(self) -> str:
@@ -186,6 +188,7 @@ class Plan:
         lines.append(
             f"predicted peak {megabytes(self.peak_bytes)}, of which "
             f"{megabytes(self.private_bytes)} private"
+            + (f", and {megabytes(self.device_bytes)} of the GPU's" if self.device_bytes else "")
         )
         lines.extend((*self.reasons, *self.notes))
         return "\n".join(lines)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import cast
@@ -85,6 +85,28 @@ def probe(name: str) -> tuple[Device, ...]:
             f"looking for devices of runtime {name!r} failed ({type(error).__name__}: {error})",
             "Choose another runtime, or report this to the adapter's authors",
         ) from error
+
+
+def absent(name: str) -> Mapping[str, RuntimeUnavailable]:
+    """Devices an engine is made for that are not here, by name, with why and what to do.
+
+    Raises what ``probe`` raises.
+    """
+    probe(name)
+    told = getattr(get(name), "absent", None)
+    return {} if told is None else dict(told())
+
+
+def check_device(name: str, runtime: str | None = None) -> None:
+    """Raise ``RuntimeUnavailable`` for a device whose engine is installed and which is not here."""
+    for engine in names() if runtime is None else (runtime,):
+        try:
+            devices = {device.name for device in probe(engine)}
+            missing = absent(engine)
+        except RuntimeUnavailable:
+            continue
+        if name in missing and name not in devices:
+            raise missing[name]
 
 
 def available() -> list[tuple[str, tuple[Device, ...] | RuntimeUnavailable]]:

@@ -17,21 +17,12 @@ import numpy as np
 
 from sdlite.compilecache import engine_folder
 from sdlite.engine import Artifact, LoadOptions, SessionReport, TensorSpec
-from sdlite.errors import EngineError, RuntimeUnavailable, UnknownName
+from sdlite.errors import EngineError, RequestError, RuntimeUnavailable, UnknownName
 from sdlite.types import Array, Device
 from sdlite_runtimes import ortproviders, ortsupport
 from sdlite_runtimes.common import Place, compile_key, feed_of, read_safely
 from sdlite_runtimes.ortproviders import PROVIDERS
 
-DTYPES = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-    "tensor(int64)": "int64",
-    "tensor(int32)": "int32",
-    "tensor(uint8)": "uint8",
-    "tensor(bool)": "bool",
-}
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 
@@ -46,8 +37,8 @@ class OrtSession:
         self._place = place
         # Replaced weights are read where they lie: they must live as long as the session.
         self._keep = list(keep)
-        self._inputs = tuple(_spec(node, place) for node in session.get_inputs())
-        self._outputs = tuple(_spec(node, place) for node in session.get_outputs())
+        self._inputs = tuple(ortsupport.spec_of(node, place) for node in session.get_inputs())
+        self._outputs = tuple(ortsupport.spec_of(node, place) for node in session.get_outputs())
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -84,6 +75,9 @@ class OrtRuntime:
     name: ClassVar[str] = "onnxruntime"
     formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
 
+    def __init__(self) -> None:
+        self._absent: dict[str, RuntimeUnavailable] = {}
+
     def version(self) -> str:
         """Version of the installed ONNX Runtime; raises ``RuntimeUnavailable``."""
         return str(ortsupport.engine().__version__)
@@ -94,23 +88,24 @@ class OrtRuntime:
         Raises ``RuntimeUnavailable`` when ONNX Runtime is missing, too old, or there twice.
         """
         available = ortsupport.engine().get_available_providers()
-        devices = [
-            Device(
-                self.name,
-                provider.device,
-                f"{provider.description} (ONNX Runtime {self.version()})",
-                fixed_sizes=provider.fixed_sizes,
-                own_memory=provider.own_memory,
-                opset=provider.opset,
-            )
-            for provider in PROVIDERS.values()
-            if provider.name in available
-        ]
+        devices, self._absent = [], {}
+        for provider in PROVIDERS.values():
+            if provider.name not in available:
+                continue
+            try:
+                found = ortproviders.device_of(provider, self.version(), ortsupport.trial)
+                devices.append(found)
+            except RuntimeUnavailable as error:
+                self._absent[provider.device] = error
         if not devices:
             raise RuntimeUnavailable(
                 f"this ONNX Runtime offers only {', '.join(available)}", ortsupport.FIX
             )
         return tuple(devices)
+
+    def absent(self) -> Mapping[str, RuntimeUnavailable]:
+        """Devices this wheel is made for that are not here, after ``probe``: why, and the fix."""
+        return dict(self._absent)
 
     def load(
         self, artifact: Artifact, root: Path, device: Device, options: LoadOptions
@@ -131,6 +126,12 @@ class OrtRuntime:
             raise place.error(
                 f"the graph is of opset {artifact.opset}, {provider.description} reads "
                 f"up to {provider.opset}"
+            )
+        computes = ortproviders.computes_in(artifact.variant)
+        if options.precision not in (None, computes):
+            raise RequestError(
+                f"onnxruntime computes in what the graph is written in, {computes}, "
+                f"not in {options.precision}"
             )
         path = root / artifact.graph
         settings, disabled = ortsupport.session_options(ort, options, provider)
@@ -168,25 +169,17 @@ class OrtRuntime:
 
 def _report(session: Any, artifact: Artifact, place: Place) -> SessionReport:
     """What runs elsewhere; raises ``EngineError`` when that is everything."""
-    if place.device == "cpu":
-        return SessionReport("fp32")
-    nodes = ortproviders.left_over(session, place.device)
+    computes = ortproviders.computes_in(artifact.variant)
+    nodes = None if place.device == "cpu" else ortproviders.left_over(session, place.device)
     if nodes is None:
-        return SessionReport("fp32")
+        return SessionReport(computes)
     on, off, operations = nodes
     if on == 0:
         raise place.error(f"{place.device} took no part of the graph: all of it is on the CPU")
     if off == 0:
-        return SessionReport("fp32")
+        return SessionReport(computes)
     told = f"{artifact.component}: {off} of {on + off} nodes run on the CPU, not on {place.device}"
-    return SessionReport("fp32", (f"{told} ({', '.join(operations)})",))
-
-
-def _spec(node: Any, place: Place) -> TensorSpec:
-    if node.type not in DTYPES:
-        raise place.error(f"{node.name} is a {node.type}; this adapter has no such dtype")
-    shape = tuple(size if isinstance(size, int) else str(size or "?") for size in node.shape)
-    return TensorSpec(node.name, DTYPES[node.type], shape)
+    return SessionReport(computes, (f"{told} ({', '.join(operations)})",))
 
 
 def _refused(place: Place, error: Exception) -> EngineError:

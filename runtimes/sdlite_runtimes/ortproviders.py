@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sdlite.engine import LoadOptions
+from sdlite.types import Device
+from sdlite_runtimes import nvidia
+
+HALF_FIRST = ("fp16", "fp32")
+HALF = "half"
+"""Variant of graphs that compute in float16."""
 
 Options = Callable[[LoadOptions, Path | None], dict[str, str]]
 """From load options and a folder for what the provider compiles to the provider's own options."""
@@ -41,6 +47,10 @@ class Provider:
     """Whether it compiles graphs and can keep the result in a folder."""
     helper: str | None = None
     """Device that takes what it does not, before the processor does."""
+    precisions: tuple[str, ...] = ("fp32",)
+    """What it computes in, fastest first; an NVIDIA GPU says so itself."""
+    nvidia: bool = False
+    """Whether it needs NVIDIA's driver and CUDA's libraries."""
 
 
 def _nothing(_options: LoadOptions, _folder: Path | None) -> dict[str, str]:
@@ -62,7 +72,9 @@ def _cuda(options: LoadOptions, _folder: Path | None) -> dict[str, str]:
 
 
 def _tensorrt(options: LoadOptions, folder: Path | None) -> dict[str, str]:
-    told = {"trt_fp16_enable": "0", "trt_bf16_enable": "0"}
+    # 16 bits where the graph is written in them, and nowhere else.
+    half = "1" if options.precision == "fp16" else "0"
+    told = {"trt_fp16_enable": half, "trt_bf16_enable": "0"}
     if options.device_memory is not None:
         told["trt_max_workspace_size"] = str(options.device_memory // 4)
     if folder is not None:
@@ -97,20 +109,26 @@ PROVIDERS: Mapping[str, Provider] = {
     provider.device: provider
     for provider in (
         Provider("cpu", "CPUExecutionProvider", "CPU", _nothing),
-        Provider("cuda", "CUDAExecutionProvider", "NVIDIA GPU", _cuda, own_memory=True),
+        Provider(
+            "cuda", "CUDAExecutionProvider", "NVIDIA GPU", _cuda, own_memory=True, nvidia=True,
+        ),
         Provider(
             "tensorrt", "TensorrtExecutionProvider", "NVIDIA GPU by TensorRT", _tensorrt,
-            fixed_sizes=True, own_memory=True, compiles=True, helper="cuda",
+            fixed_sizes=True, own_memory=True, compiles=True, helper="cuda", nvidia=True,
         ),
         Provider(
             "dml", "DmlExecutionProvider", "GPU by DirectML", _nothing,
             opset=20, fixed_sizes=True, own_memory=True, memory_pattern=False,
+            precisions=HALF_FIRST,
         ),
         Provider(
             "migraphx", "MIGraphXExecutionProvider", "AMD GPU by MIGraphX", _nothing,
-            fixed_sizes=True, own_memory=True,
+            fixed_sizes=True, own_memory=True, precisions=HALF_FIRST,
         ),
-        Provider("rocm", "ROCMExecutionProvider", "AMD GPU", _hip, own_memory=True),
+        Provider(
+            "rocm", "ROCMExecutionProvider", "AMD GPU", _hip,
+            own_memory=True, precisions=HALF_FIRST,
+        ),
         Provider(
             "coreml", "CoreMLExecutionProvider", "Apple GPU and Neural Engine by Core ML", _coreml,
             fixed_sizes=True, compiles=True,
@@ -119,7 +137,31 @@ PROVIDERS: Mapping[str, Provider] = {
         Provider("webgpu", "WebGpuExecutionProvider", "GPU by WebGPU", _nothing, own_memory=True),
     )
 }  # fmt: skip
-"""By device name, the processor first: others are used only when asked for."""
+"""By device name, the processor first."""
+
+
+def device_of(provider: Provider, version: str, trial: Callable[[Provider], None]) -> Device:
+    """The device a provider is.
+
+    ``trial`` opens a small graph with it. Raises ``RuntimeUnavailable`` for a wheel whose GPU,
+    driver or libraries are not here.
+    """
+    words, memory, precisions = provider.description, None, provider.precisions
+    if provider.nvidia:
+        gpu = nvidia.find_gpu()
+        words, memory, precisions = gpu.name, gpu.memory_bytes, gpu.precisions
+    if provider.own_memory:
+        trial(provider)
+    return Device(
+        "onnxruntime",
+        provider.device,
+        f"{words} (ONNX Runtime {version})",
+        memory,
+        precisions,
+        fixed_sizes=provider.fixed_sizes,
+        own_memory=provider.own_memory,
+        opset=provider.opset,
+    )
 
 
 def asked(device: str, options: LoadOptions, folder: Path | None) -> list[Any]:
@@ -135,6 +177,11 @@ def asked(device: str, options: LoadOptions, folder: Path | None) -> list[Any]:
     if device != "cpu":
         found.append(PROVIDERS["cpu"].name)
     return found
+
+
+def computes_in(variant: str) -> str:
+    """What a graph computes in: this engine takes it as it is written."""
+    return "fp16" if variant == HALF else "fp32"
 
 
 def left_over(session: Any, device: str) -> tuple[int, int, tuple[str, ...]] | None:

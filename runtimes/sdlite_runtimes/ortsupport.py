@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 import logging
 import re
 from functools import cache
 from types import ModuleType
 from typing import Any
 
-from sdlite.engine import LoadOptions
+from sdlite.engine import LoadOptions, TensorSpec
 from sdlite.errors import RequestError, RuntimeUnavailable, UnknownName
 from sdlite.hardware import cuts_off, describe
+from sdlite_runtimes.common import Place
 from sdlite_runtimes.ortproviders import Provider
 
 log = logging.getLogger("sdlite.runtimes.onnxruntime")
@@ -26,7 +29,21 @@ LEVELS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
 SWITCH = ("0", "1")
+TRIAL = (
+    b'\x08\x07\x12\x00:7\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x05trialZ\x0f\n\x01x\x12\n\n\x08\x08\x01'
+    b"\x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
+"""An ONNX file: y = Relu(x), of one number."""
 MAPPED_DISABLES = ("ConstantFolding",)
 """Folding the cast of a weight would make a private copy of it."""
 
@@ -68,6 +85,46 @@ def _installed(distribution: str) -> bool:
     return True
 
 
+@cache
+def trial(provider: Provider) -> None:
+    """Open a graph of one operation, once a process; raises ``RuntimeUnavailable``.
+
+    A wheel names its providers whether or not what they load is installed.
+    """
+    ort = engine()
+    if provider.nvidia and hasattr(ort, "preload_dlls"):
+        # It looks for CUDA's libraries as pip installs them, and prints what it misses.
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(
+            TRIAL, settings, providers=[provider.name], enable_fallback=False
+        )
+        opened = session.get_providers()[0]
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RuntimeUnavailable(
+            f"{provider.name} does not open: {said}", _fix(provider)
+        ) from error
+    if opened != provider.name:
+        raise RuntimeUnavailable(
+            f"{provider.name} does not open: a library it loads is missing", _fix(provider)
+        )
+
+
+def _fix(provider: Provider) -> str:
+    if provider.device == "tensorrt":
+        return "Install TensorRT, or choose the device cuda"
+    if provider.nvidia:
+        return (
+            "Install CUDA and cuDNN of the versions it was built for, e.g. with: "
+            'pip install "onnxruntime-gpu[cuda,cudnn]"'
+        )
+    return "Update the driver of the GPU"
+
+
 def session_options(
     ort: ModuleType, options: LoadOptions, provider: Provider
 ) -> tuple[Any, list[str]]:
@@ -102,10 +159,6 @@ def session_options(
     for key, valid in (("spinning", SWITCH), ("optimization", tuple(LEVELS))):
         if chosen[key] not in valid:
             raise UnknownName(f"value of onnxruntime option {key}", chosen[key], valid)
-    if options.precision not in (None, "fp32"):
-        raise RequestError(
-            f"onnxruntime computes in what the graph is written in, not in {options.precision}"
-        )
     if options.threads is not None:
         if options.threads < 1:
             raise RequestError(f"threads is {options.threads}; it must be 1 or more")
@@ -127,3 +180,11 @@ def session_options(
     # Failures are raised; what ONNX Runtime also writes to stderr only helps while debugging.
     settings.log_severity_level = 2 if log.isEnabledFor(logging.DEBUG) else 4
     return settings, [name for name in chosen["disabled_optimizers"].split(",") if name]
+
+
+def spec_of(node: Any, place: Place) -> TensorSpec:
+    """An input or output of a session; raises ``EngineError`` for a dtype nothing here has."""
+    if node.type not in DTYPES:
+        raise place.error(f"{node.name} is a {node.type}; this adapter has no such dtype")
+    shape = tuple(size if isinstance(size, int) else str(size or "?") for size in node.shape)
+    return TensorSpec(node.name, DTYPES[node.type], shape)

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from sdlite import compilecache
+from sdlite import compilecache, doctor, registry
 from sdlite.engine import LoadOptions, report_of
-from sdlite.errors import EngineError, RequestError, UnknownName
+from sdlite.errors import EngineError, RequestError, RuntimeUnavailable, UnknownName
 from sdlite.types import Device
 from tests.engines import graphs
 
 ort = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+from sdlite_runtimes import nvidia, ortsupport  # noqa: E402
+from sdlite_runtimes.nvidia import Gpu  # noqa: E402
 from sdlite_runtimes.ort import OrtRuntime, OrtSession  # noqa: E402
 from sdlite_runtimes.ortproviders import PROVIDERS  # noqa: E402
 
@@ -68,10 +70,14 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
             return getattr(self._real, name)
 
     monkeypatch.setattr(ort, "InferenceSession", Session)
+    monkeypatch.setattr(nvidia, "find_gpu", lambda: Gpu("GTX 1650", 3 << 30, (7, 5)))
+    monkeypatch.setattr(ort, "preload_dlls", lambda: print("missing"), raising=False)
+    ortsupport.trial.cache_clear()
     monkeypatch.setattr(
         ort, "get_available_providers", lambda: [p.name for p in PROVIDERS.values()]
     )
     yield state
+    ortsupport.trial.cache_clear()
 
 
 def load(root: Path, device: str, opset: int = 20, **options: object) -> OrtSession:
@@ -91,6 +97,51 @@ def test_every_provider_of_the_wheel_is_a_device() -> None:
     assert found["dml"].opset == 20
     assert found["cuda"].own_memory
     assert not found["coreml"].own_memory
+    assert found["cuda"].description.startswith("GTX 1650 (ONNX Runtime")
+    assert found["cuda"].memory_bytes == 3 << 30
+    assert found["cuda"].precisions == ("fp16", "fp32")
+    assert found["cpu"].precisions == ("fp32",)
+
+
+def test_a_wheel_for_a_gpu_that_is_not_here(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Gpu:
+        raise RuntimeUnavailable("there is no NVIDIA driver for CUDA here", "Install it")
+
+    monkeypatch.setattr(nvidia, "find_gpu", missing)
+    runtime = OrtRuntime()
+    assert {"cuda", "tensorrt"}.isdisjoint(device.name for device in runtime.probe())
+    assert set(runtime.absent()) == {"cuda", "tensorrt"}
+    monkeypatch.setattr(registry, "get", lambda _: runtime)
+    monkeypatch.setattr(registry, "names", lambda: ("onnxruntime",))
+    with pytest.raises(RuntimeUnavailable, match=r"no NVIDIA driver for CUDA here\. Install it"):
+        registry.check_device("cuda")
+    registry.check_device("cpu")
+    registry.check_device("toaster")  # the planner says what there is
+    (entry,) = [e for e in doctor.examine("onnxruntime") if e["device"] == "cuda"]
+    assert entry["fix"] == "Install it"
+
+
+def test_a_gpu_whose_libraries_are_missing(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.opened = [CPU]
+    runtime = OrtRuntime()
+    assert "cuda" not in {device.name for device in runtime.probe()}
+    told = runtime.absent()["cuda"]
+    assert "CUDAExecutionProvider does not open: a library it loads is missing" in told.reason
+    assert 'pip install "onnxruntime-gpu[cuda,cudnn]"' in told.fix
+    assert "device cuda" in runtime.absent()["tensorrt"].fix
+    assert "driver" in runtime.absent()["dml"].fix
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("fake")
+def test_graphs_in_float16(tmp_path: Path) -> None:
+    artifact = replace(graphs.linear(tmp_path), variant="half", opset=20)
+    device = Device("onnxruntime", "cuda", "")
+    for wish in (None, "fp16"):
+        session = OrtRuntime().load(artifact, tmp_path, device, LoadOptions(precision=wish))
+        assert report_of(session).precision == "fp16"
+    with pytest.raises(RequestError, match="what the graph is written in, fp16, not in fp32"):
+        OrtRuntime().load(artifact, tmp_path, device, LoadOptions(precision="fp32"))
 
 
 def test_cuda(fake: Fake, tmp_path: Path) -> None:
