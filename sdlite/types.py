@@ -137,6 +137,8 @@ class Device:
     """Whether its memory is not the machine's main memory."""
     opset: int = 0
     """Highest opset of the graphs it reads; 0 for any."""
+    seven_bits: bool = False
+    """Whether weights in 8 bits are brought to 7 there, because sums would be cut off."""
 
 
 @dataclass(frozen=True)

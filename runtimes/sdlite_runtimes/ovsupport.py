@@ -14,7 +14,7 @@ from typing import Any
 
 from sdlite.engine import LoadOptions, TensorSpec
 from sdlite.errors import RequestError, RuntimeUnavailable, UnknownName
-from sdlite.hardware import describe
+from sdlite.hardware import cuts_off, describe
 from sdlite.types import Array, Device
 from sdlite_runtimes.common import Place
 
@@ -111,7 +111,7 @@ def devices() -> tuple[Device, ...]:
         precisions = tuple(ours for theirs, ours in CAPABILITIES.items() if theirs in able)
         found.append(
             Device("openvino", name.lower(), f"{full} (OpenVINO {_short()})", _memory(seen, name),
-                   precisions or ("fp32",), fixed_sizes=True)
+                   precisions or ("fp32",), True, seven_bits=name == "CPU" and cuts_off(describe()))
         )  # fmt: skip
     if not found:
         raise RuntimeUnavailable("OpenVINO finds no device it can use", FIX)

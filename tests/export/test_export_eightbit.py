@@ -43,6 +43,7 @@ from sdlite.package import Package
 from sdlite.tensors.eightbit import from_int8, steps_of, to_int8
 from sdlite.weightfile import own_tensors
 from sdlite.weights.stored import read_tensor
+from tests.tiny import make_tiny_checkpoint
 
 pytest.importorskip("onnxruntime")
 
@@ -340,6 +341,23 @@ def test_ranges_that_are_not_finite_name_the_layer() -> None:
         broken[0, 1, 2] = bad
         with pytest.raises(CalibrationFailed, match=r"unet: layer mid_block\.attn took in"):
             statistics.watch("unet", "x", broken)
+
+
+def test_a_checkpoint_with_numbers_that_are_none_is_refused(tmp_path: Path) -> None:
+    """From the file to the error: the layer after the one whose weights are broken is named."""
+    source = make_tiny_checkpoint(tmp_path / "tiny")
+    (path,) = (source / "unet").glob("*.safetensors")
+    data = bytearray(path.read_bytes())
+    length = int.from_bytes(data[:8], "little")
+    start, _ = json.loads(data[8 : 8 + length])[LAYER]["data_offsets"]
+    data[8 + length + start : 12 + length + start] = np.float32(np.nan).tobytes()
+    path.write_bytes(data)
+    with pytest.raises(
+        CalibrationFailed,
+        match=r"unet: layer down_blocks\.0\.resnets\.0\.conv2 took in numbers that are not finite",
+    ):
+        export_package(source, tmp_path / "int8", precision="int8")
+    assert not (tmp_path / "int8").exists()
 
 
 def test_windows_are_what_a_convolution_sees() -> None:

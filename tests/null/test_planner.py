@@ -436,3 +436,65 @@ def test_a_size_the_graph_does_not_have_is_refused(sd15: Package) -> None:
     make(package)
     with pytest.raises(RequestError, match="sd15 draws 512x512 only, not 512x768; export the mod"):
         make(package, shape=replace(SHAPE, height=768))
+
+
+def in_eight_bits(package: Package) -> Package:
+    unet = replace(package.manifest.weights["unet"], precision="int8")
+    weights = {**package.manifest.weights, "unet": unet}
+    return Package(package.root, replace(package.manifest, weights=weights))
+
+
+def test_what_eight_bits_gain_is_said_by_processor(sd15: Package) -> None:
+    narrow = in_eight_bits(sd15)
+    why = "openvino, because it computes what this package has in 8 bits in 8 bits"
+    assert why in choose(narrow).reasons
+    old = replace(OPENVINO, precisions=("fp32",), seven_bits=True)
+    made = choose(narrow, devices=(ONNXRUNTIME, old))
+    assert made.placement("unet").device == old
+    told = f"{why}, which gains less on this processor: without VNNI weights are brought to 7 bits"
+    assert told in made.reasons
+    assert not any(
+        "7 bits" in reason for reason in choose(sd15, devices=(ONNXRUNTIME, old)).reasons
+    )
+
+
+FEWER = replace(SHAPE, downsampled=True)
+
+
+def with_fewer_tokens(package: Package) -> Package:
+    graphs = (artifact("unet", f"{name}+downsampled", activations=10**8) for name in NAMES)
+    artifacts = (*package.manifest.artifacts, *graphs)
+    return Package(package.root, replace(package.manifest, artifacts=artifacts))
+
+
+NAMES = ("plain", "fused")
+
+
+@pytest.mark.parametrize(
+    ("shape", "wishes", "variant", "told"),
+    [
+        (FEWER, {}, "plain+downsampled", ""),
+        (FEWER, {"runtime": "onnxruntime"}, "fused+downsampled", ""),
+        (replace(FEWER, width=1024, height=768), {}, "plain+downsampled", ""),
+        (SHAPE, {}, "plain", None),
+        (FEWER, {"memory_mode": "mapped"}, "segment", "runs a chain of graphs"),
+        (replace(FEWER, width=256, height=256), {}, "plain", "256x256 has too few tokens"),
+    ],
+)
+def test_attention_over_fewer_tokens(
+    sd15: Package, shape: RequestShape, wishes: dict[str, object], variant: str, told: str | None
+) -> None:
+    package = with_fewer_tokens(sd15)
+    made = plan(package, shape, BOTH, Budget(), Preferences(**wishes))  # type: ignore[arg-type]
+    assert {a.variant for a in made.placement("unet").artifacts} == {variant}
+    assert any("every second row" in reason for reason in made.reasons) == (told == "")
+    assert bool(made.notes) == bool(told)
+    assert told is None or told in "".join(made.notes)
+    assert made.notes == () or made.notes[0] in made.explain()
+
+
+def test_packages_without_such_graphs_say_so(sd15: Package) -> None:
+    made = plan(sd15, FEWER, BOTH, Budget(), Preferences())
+    (note,) = made.notes
+    assert note.startswith("attention's tokens are not downsampled: sd15 has no graph for it")
+    assert {a.variant for a in made.placement("unet").artifacts} == {"plain"}
