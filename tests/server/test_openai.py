@@ -105,6 +105,18 @@ def test_variations(client: Any) -> None:
     assert first["b64_json"] != second["b64_json"]
 
 
+def test_loras_in_forms(client: Any) -> None:
+    def post(loras: str) -> Any:
+        files = {"image": file(Image.new("RGB", (64, 64)))}
+        data = {"prompt": "a", "steps": "1", "loras": loras}
+        return client.post(IMAGES + "edits", data=data, files=files)
+
+    assert "unknown LoRA 'nice'" in refused(post('[{"name": "nice", "unet": 0.8}]'), 404)["message"]
+    for wrong in ('[{"path": "/etc/passwd"}]', "nice", "[" * 100_000, '{"name": "nice"}'):
+        assert "loras" in refused(post(wrong), 422)["message"]
+    assert post("[]").status_code == 200
+
+
 def events(text: str) -> list[dict[str, Any]]:
     found = []
     for block in text.strip().split("\n\n"):

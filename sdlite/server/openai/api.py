@@ -220,7 +220,7 @@ class Api:
             schedule=body.schedule,
             seed=body.seed,
             edit=edit,
-            loras=uses(body.loras) if isinstance(body, Generation) else (),
+            loras=uses(body.loras),
         )
         return self._server.order(name, _one_each(request, body.n), client, "openai")
 

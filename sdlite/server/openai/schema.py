@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from sdlite.server.bodies import Lenient
 from sdlite.server.native.schema import LoraBody
 
 Format = Literal["png", "jpeg", "webp"]
+
+
+def _from_text(value: Any) -> Any:
+    """A form has text only: a list in it is written as JSON."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
 
 
 class Images(Lenient):
@@ -31,13 +40,15 @@ class Images(Lenient):
     guidance: float | None = Field(None, ge=0, le=100)
     sampler: str | None = None
     schedule: str | None = None
+    loras: Annotated[list[LoraBody], BeforeValidator(_from_text)] = Field(
+        default_factory=list, max_length=32
+    )
 
 
 class Generation(Images):
     """``POST /v1/images/generations``."""
 
     prompt: str
-    loras: list[LoraBody] = Field(default_factory=list, max_length=32)
 
 
 class EditForm(Images):
