@@ -250,6 +250,27 @@ def test_picture_formats_all_carry_parameters(client: Any, format: str) -> None:
     assert info["parameters"]["Prompt"] == "a" and info["parameters"]["Steps"] == "3"
 
 
+def test_settings_from_an_infotext(client: Any) -> None:
+    asked = {"negative_prompt": "b", "steps": 4, "sampler_name": "Heun", "cfg_scale": 3, "seed": 9}
+    asked |= {"width": 64, "height": 32, "subseed": 3, "subseed_strength": 0.5}
+    first = drawn(client, **asked, override_settings={"CLIP_stop_at_last_layers": 2})
+    (text,) = json.loads(first["info"])["infotexts"]
+    again = client.post(API + "txt2img", json={"infotext": text}).json()
+    assert again["images"] == first["images"]
+    # What the body says itself holds.
+    other = client.post(API + "txt2img", json={"infotext": text, "steps": 2}).json()
+    assert json.loads(other["info"])["steps"] == 2 and json.loads(other["info"])["seed"] == 9
+    text = text.replace("Seed: 9", "Seed: 9, Hires upscale: 1.5, Hires steps: 2")
+    twice = client.post(API + "txt2img", json={"infotext": text}).json()
+    assert opened(twice["images"][0]).size == (96, 48)
+    # A1111's own pictures have noise of the GPU where they do not say otherwise.
+    text = text.replace("RNG: CPU, ", "")
+    twice = client.post(API + "txt2img", json={"infotext": text}).json()
+    assert "RNG: NV" in json.loads(twice["info"])["infotexts"][0]
+    wrong = client.post(API + "txt2img", json={"infotext": "a\nSteps: x, Seed: 1, Size: 64x64"})
+    assert wrong.status_code == 422 and "steps" in wrong.json()["errors"]
+
+
 def test_quality_of_jpeg(client: Any) -> None:
     sizes = []
     for quality in (5, 100):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ pytest.importorskip("starlette", reason="the extra [server] is not installed")
 pytest.importorskip("uvicorn", reason="the extra [server] is not installed")
 
 from sdlite.cli import main
-from sdlite.cli.serve import is_loopback, users
+from sdlite.cli.serve import is_loopback, serve, users
 from sdlite.errors import RequestError
 from tests.server.helpers import Running, until
 
@@ -171,3 +172,11 @@ def test_it_answers_before_numpy_and_pillow_are_loaded(place: Path) -> None:
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_deployment_names_options_that_are_there() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    there = {name for option in serve.params for name in option.opts}
+    lines = [line for line in text.splitlines() if re.search(r"\bserve\b.*--", line)]
+    named = set(re.findall(r"--[a-z-]+", " ".join(lines)))
+    assert len(lines) >= 2 and named <= there

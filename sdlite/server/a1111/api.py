@@ -12,6 +12,7 @@ from sdlite.server.a1111 import controlnet, lists
 from sdlite.server.a1111.answer import answer
 from sdlite.server.a1111.drawing import read_drawing
 from sdlite.server.a1111.extras import Encode, extra_batch, extra_single, networks, png_info
+from sdlite.server.a1111.infotext import filled
 from sdlite.server.a1111.options import Options
 from sdlite.server.a1111.progress import progress
 from sdlite.server.a1111.schema import (
@@ -187,7 +188,7 @@ class Api:
         ]
 
     async def _draw(self, call: Call) -> Any:
-        body, server = call.body, self._server
+        body, server = await in_thread(filled, call.body), self._server
         settings = await in_thread(self._options.with_overrides, body.override_settings)
         drawn = await in_thread(read_drawing, server, body, settings)
         name = "txt2img" if isinstance(body, Txt2Img) else "img2img"
