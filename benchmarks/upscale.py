@@ -1,10 +1,11 @@
 """Upscalers on each engine: seconds a tile, how alike the engines are, and whether tiles show.
 
-    python -m benchmarks.upscale [--side 64] [--repeats 5] [--threads N]
+    python -m benchmarks.upscale [--side 64] [--repeats 5] [--threads N] [--int8]
 
 Networks have the published sizes and random weights, which change neither time nor memory. Engines
 take turns in one run. ``tiled_psnr`` compares a picture of three by two tiles with the whole at
-once. Writes results/upscale.json.
+once. Writes results/upscale.json. With ``--int8`` each is also run in 8 bits; how alike pictures
+then are says nothing of trained networks.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def networks() -> dict[str, Any]:
     }
 
 
-def write(folder: Path, name: str, config: Any) -> Path:
+def write(folder: Path, name: str, config: Any, precision: str = "fp16") -> Path:
     """A file of a network with random weights, exported; returns its path."""
     from sdlite_export.upscaler.emit import OnnxUpscalerOps
     from sdlite_export.upscaler.export import export_upscaler
@@ -56,7 +57,8 @@ def write(folder: Path, name: str, config: Any) -> Path:
             tensors[key] = np.ones(need.shape, np.float32)
     source = folder / "network.safetensors"
     _write_safetensors(source, tensors)
-    return Path(export_upscaler(source, folder / f"{name}.onnx").path)
+    target = folder / precision / f"{name}.onnx"
+    return Path(export_upscaler(source, target, precision=precision).path)
 
 
 def _write_safetensors(path: Path, tensors: Mapping[str, Any]) -> None:
@@ -126,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--side", type=int, default=64, help="side of a tile")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--int8", action="store_true", help="also in 8 bits, not SwinIR")
     parser.add_argument("--only", nargs="+", choices=list(networks()), default=list(networks()))
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "upscale.json")
     chosen = parser.parse_args(arguments)
@@ -134,6 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in chosen.only:
             path = write(Path(folder), name, networks()[name])
             figures[name] = measure(path, chosen.side, chosen.repeats, chosen.threads)
+            if chosen.int8:
+                narrow = write(Path(folder), name, networks()[name], "int8")
+                found = measure(narrow, chosen.side, chosen.repeats, chosen.threads)
+                figures[name]["int8"] = {"bytes": narrow.stat().st_size, **found}
             sys.stdout.write(f"{name}: {figures[name]}\n")
             sys.stdout.flush()
     about = surroundings("upscale")

@@ -39,7 +39,8 @@ PREDICTIONS = ("epsilon", "v_prediction")
 @click.option(
     "--calibration",
     metavar="FILE",
-    help="For int8: prompts to draw while ranges are measured, one a line. Default: built in.",
+    help="For int8: prompts to draw while ranges are measured, one a line; for an upscaler a picture "
+    "or a folder of them. Default: built in.",
 )
 @click.option(
     "--scan",
@@ -150,8 +151,8 @@ def export(
     if is_upscaler(path):
         if option := "prediction" if prediction is not None else given:
             raise RequestError(f"{path.name} is an upscaler; --{option} is about checkpoints")
-        whole = choice(WHOLE_PRECISIONS)("--precision", precision)
-        _upscaler(path, dest, whole, name, force, as_json)
+        whole = choice((*WHOLE_PRECISIONS, "int8"))("--precision", precision)
+        _upscaler(path, dest, whole, name, force, as_json, calibration)
         return
     target = Path(dest) if dest is not None else home.folders().models / package_name(path)
     shown = wanted(progress)
@@ -177,20 +178,33 @@ def is_upscaler(source: Path) -> bool:
 
 
 def _upscaler(
-    source: Path, dest: str | None, precision: str, name: str | None, force: bool, as_json: bool
+    source: Path,
+    dest: str | None,
+    precision: str,
+    name: str | None,
+    force: bool,
+    as_json: bool,
+    calibration: str | None,
 ) -> None:
     from sdlite.upscalers.files import FOLDER
 
     folder = home.folders().models / FOLDER
     target = folder / f"{name or source.stem}.onnx" if dest is None else Path(dest)
     report = export_part("upscaler.export").export_upscaler(
-        source, target, precision=precision, name=name, force=force
+        source,
+        target,
+        precision=precision,
+        name=name,
+        force=force,
+        calibration=None if calibration is None else Path(calibration),
     )
     if as_json:
         click.echo(json.dumps(described(report), indent=1))
         return
     click.echo(str(report.path))
     words = f"{report.name}: {report.kind}, scale {report.scale}, {readable(report.size)}"
+    if report.likeness is not None:
+        words += f", in 8 bits {report.likeness} dB like itself"
     tell(f"{words}, {report.seconds:.1f} s; sdlite upscale IMAGE --upscaler {report.path.stem}")
 
 

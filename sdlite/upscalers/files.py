@@ -58,6 +58,8 @@ class UpscalerFile:
     """Its output."""
     opset: int
     """ONNX opset."""
+    narrow: bool = False
+    """Whether it is computed in 8 bits."""
 
 
 def read_file(path: Path) -> UpscalerFile:
@@ -84,6 +86,7 @@ def read_file(path: Path) -> UpscalerFile:
             takes=found.inputs[0],
             gives=found.outputs[0],
             opset=found.opsets.get("", 0),
+            narrow=facts.get("precision") == "int8",
             **numbers,
         )
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:

@@ -60,7 +60,7 @@ class Upscaler:
         if tile is not None and (isinstance(tile, bool) or not 16 <= tile <= 8192):
             raise RequestError(f"tile {tile} is not between 16 and 8192 pixels")
         self.file = file
-        self.device = _device(runtime, device, precision, file.opset)
+        self.device = _device(runtime, device, precision, file)
         self.precision: str | None = None
         self._wanted = precision
         self._threads = threads
@@ -189,7 +189,9 @@ def _tile(file: UpscalerFile, memory: int | None) -> int:
     return min(max(side, LEAST_TILE), TILE)
 
 
-def _device(runtime: str | None, name: str | None, precision: str | None, opset: int) -> Device:
+def _device(
+    runtime: str | None, name: str | None, precision: str | None, file: UpscalerFile
+) -> Device:
     if precision is not None and precision not in COMPUTE_PRECISIONS:
         raise UnknownName("precision", precision, COMPUTE_PRECISIONS)
     found = list(registry.devices(runtime))
@@ -202,7 +204,8 @@ def _device(runtime: str | None, name: str | None, precision: str | None, opset:
     if not able:
         there = ", ".join(f"{d.runtime} {d.name} in {' or '.join(d.precisions)}" for d in found)
         raise RequestError(f"nothing here computes in {precision}: {there}")
-    able = [device for device in able if not device.opset or opset <= device.opset] or able
+    able = [device for device in able if not device.opset or file.opset <= device.opset] or able
     if runtime is None and name is None:
-        return next((device for device in able if prefers_openvino(device)), able[0])
+        faster = (device for device in able if prefers_openvino(device, file.narrow))
+        return next(faster, able[0])
     return able[0]

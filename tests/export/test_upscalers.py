@@ -20,6 +20,7 @@ from sdlite_export.upscaler.source import open_upscaler
 
 from sdlite import registry
 from sdlite.errors import (
+    CalibrationFailed,
     Cancelled,
     OutputError,
     PackageInvalid,
@@ -316,3 +317,67 @@ def test_notes_that_lie_are_an_error(files: dict[str, UpscalerFile], tmp_path: P
         onnx.save(model, str(path))
         with pytest.raises(Exception, match=words):
             upscale(photo(8, 8), path)
+
+
+@pytest.mark.parametrize("name", ["esrgan", "x2plus", "compact"])
+def test_in_eight_bits(
+    files: dict[str, UpscalerFile], tmp_path: Path, runtime: str, name: str
+) -> None:
+    source = write(tmp_path / "source.safetensors", CONFIGS[name])
+    report = export_upscaler(source, tmp_path / f"{name}.onnx", precision="int8")
+    assert report.likeness is not None and report.likeness >= 40
+    file = read_file(report.path)
+    assert file.narrow and not files[name].narrow
+    onnx.checker.check_model(str(file.path))
+    model = onnx.load(str(file.path))
+    stored = [item for item in model.graph.initializer if item.data_type == TensorProto.INT8]
+    convs = [node for node in model.graph.node if node.op_type == "Conv"]
+    whole = 2 + (name == "x2plus")  # the first, the last, and one that folds
+    assert len(stored) == len(convs) - whole
+    image = photo(60, 44)
+    with Upscaler(files[name], runtime=runtime, precision="fp32") as wide:
+        before = wide.enlarge(image)
+    with Upscaler(file, runtime=runtime, precision="fp32") as narrow:
+        after = narrow.enlarge(image)
+    assert 36 < psnr(before, after) < 90
+
+
+def test_ranges_come_from_the_pictures_given(tmp_path: Path) -> None:
+    source = write(tmp_path / "source.safetensors", ESRGAN)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    photo(200, 90).save(folder / "a.png")
+    photo(20, 30).convert("L").save(folder / "b.jpg")
+    first = export_upscaler(
+        source, tmp_path / "a.onnx", precision="int8", calibration=folder / "a.png"
+    )
+    second = export_upscaler(source, tmp_path / "b.onnx", precision="int8", calibration=folder)
+    assert first.path.read_bytes() != second.path.read_bytes()
+    again = export_upscaler(
+        source, tmp_path / "a.onnx", precision="int8", calibration=folder / "a.png", force=True
+    )
+    assert again.likeness == first.likeness
+
+
+def test_what_cannot_be_in_eight_bits(files: dict[str, UpscalerFile], tmp_path: Path) -> None:
+    swinir = write(tmp_path / "swinir.safetensors", CONFIGS["swinir"])
+    compact = write(tmp_path / "compact.safetensors", CONFIGS["compact"])
+    unlike = tensors_of(ESRGAN)
+    # A channel that nothing looks at, much larger than the others, leaves these no steps.
+    unlike["conv_up2.bias"][0] = 1e4
+    unlike["conv_hr.weight"][:, 0] = 0
+    wild = tmp_path / "wild.safetensors"
+    wild.write_bytes(safetensors_bytes(unlike))
+    (tmp_path / "empty").mkdir()
+    for source, calibration, words in (
+        (swinir, None, "is SwinIR, which hardly has convolutions"),
+        (files["compact"].path, None, "keeps its own precision"),
+        (wild, None, r"in 8 bits is only .* dB like itself, at least 40"),
+        (compact, tmp_path / "none", "no picture or folder"),
+        (compact, tmp_path / "empty", "holds no pictures"),
+    ):
+        with pytest.raises(CalibrationFailed, match=words):
+            export_upscaler(
+                source, tmp_path / "made.onnx", precision="int8", calibration=calibration
+            )
+        assert not (tmp_path / "made.onnx").exists()

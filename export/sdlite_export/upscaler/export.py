@@ -17,12 +17,13 @@ from onnx import TensorProto
 
 from sdlite import __version__
 from sdlite.destination import check_space
-from sdlite.errors import OutputError, SourceCorrupt
+from sdlite.errors import CalibrationFailed, OutputError, SourceCorrupt
 from sdlite.onnxfile import UPSCALER
 from sdlite_export.emit.estimate import activation_bytes
 from sdlite_export.emit.graph import Graph
 from sdlite_export.emit.proto import model_proto
-from sdlite_export.upscaler.config import KINDS, UpscalerConfig
+from sdlite_export.upscaler.config import KINDS, SwinIrConfig, UpscalerConfig
+from sdlite_export.upscaler.eightbit import in_eight_bits
 from sdlite_export.upscaler.emit import TARGET, OnnxUpscalerOps
 from sdlite_export.upscaler.foreign import adopt
 from sdlite_export.upscaler.networks import upscaler
@@ -49,6 +50,8 @@ class UpscalerReport:
     """Bytes."""
     seconds: float
     """Time it took."""
+    likeness: float | None = None
+    """With int8: how like the network itself it is, in dB."""
 
 
 def export_upscaler(
@@ -58,19 +61,23 @@ def export_upscaler(
     precision: str = "fp16",
     name: str | None = None,
     force: bool = False,
+    calibration: Path | None = None,
 ) -> UpscalerReport:
     """Write the upscaler in ``source`` to the file ``dest``, whole or not at all.
 
     Args:
         source: ``.pth``, ``.safetensors`` or the like, read and never executed, or ``.onnx``.
         dest: a new file ending in ``.onnx``.
-        precision: how weights are stored, ``fp16`` or ``fp32``; an ``.onnx`` file keeps its own.
+        precision: how weights are stored, ``fp16`` or ``fp32``, or ``int8``, which also computes
+            ESRGAN and compact networks in 8 bits; an ``.onnx`` file keeps its own.
         name: what it is called; None is the name of ``dest``.
         force: replace ``dest``.
+        calibration: for ``int8``: a picture or a folder of them; None measures on drawn ones.
 
     Raises:
         UnknownFamily: no upscaler this knows; says what was seen.
         SourceError: the file cannot be read or is damaged.
+        CalibrationFailed: it cannot be brought to 8 bits, or would not be the same network.
         OutputError: ``dest`` is there already, or cannot be written.
     """
     started = time.monotonic()
@@ -79,11 +86,24 @@ def export_upscaler(
     if dest.exists() and not force:
         raise OutputError(f"{dest} is there already; --force replaces it")
     name = name or dest.stem
+    likeness = None
     if source.suffix.lower() == ".onnx":
+        if precision == "int8":
+            raise CalibrationFailed(
+                f"{source.name} keeps its own precision; leave --precision int8"
+            )
         model, facts = adopt(source)
     else:
         opened = open_upscaler(source)
-        model, facts = upscaler_model(opened, precision)
+        model, facts = upscaler_model(opened, "fp32" if precision == "int8" else precision)
+        if precision == "int8":
+            if isinstance(opened.config, SwinIrConfig):
+                raise CalibrationFailed(
+                    f"{source.name} is SwinIR, which hardly has convolutions; leave "
+                    "--precision int8"
+                )
+            model, likeness = in_eight_bits(model, source.name, calibration)
+            facts |= {"precision": precision, "likeness": likeness}
     facts |= {"name": name, "exporter": __version__, "source_sha256": _sha256(source)}
     model.metadata_props.add(key=UPSCALER, value=json.dumps(facts))
     data = model.SerializeToString(deterministic=True)
@@ -96,6 +116,7 @@ def export_upscaler(
         scale=int(str(facts["scale"])),
         size=len(data),
         seconds=time.monotonic() - started,
+        likeness=likeness,
     )
 
 
