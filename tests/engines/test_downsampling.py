@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from sdlite_export.emit.targets import PLAIN
 from sdlite_export.export import export_package
 
 import sdlite
+from benchmarks import downsampling
 from sdlite import registry
 from sdlite.chain import open_chain
 from sdlite.engine import LoadOptions
@@ -124,3 +127,15 @@ def test_where_it_does_not_apply_is_said(package: Path, tiny_package: Package) -
     assert f"{NOTE}128x128 has too few tokens" in notes(package, {}, width=128, height=128)
     assert f"{NOTE}the U-Net for seamless" in notes(package, {}, tiling="x")
     assert f"{NOTE}onnxruntime runs a chain" in notes(package, {"memory_mode": "mapped"})
+
+
+def test_the_benchmark_times_both(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [str(package), "--runtime", "onnxruntime", "--cells", "8", "--rounds", "1", "--quick"]
+    monkeypatch.setattr(sys, "argv", ["downsampling", *given, "-o", str(tmp_path)])
+    downsampling.main()
+    report = json.loads((tmp_path / "speed-downsampling-onnxruntime.json").read_text())
+    found = {item["key"]: item["value"] for item in report["measurements"]}
+    assert found["64_all_seconds"] > 0 and found["64_gain"] > 0
+    assert 0.01 < found["difference"] < 100
