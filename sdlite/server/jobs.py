@@ -77,6 +77,8 @@ class Job:
     """``time.monotonic()`` when it began to run."""
     ended: float | None = None
     """``time.monotonic()`` when it ended."""
+    place: int = 0
+    """Which of the devices carries it out, from 0."""
     progress: Progress = field(default_factory=Progress)
     """How far it is."""
     results: list[Result] = field(default_factory=list)

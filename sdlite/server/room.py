@@ -260,6 +260,7 @@ class EngineRoom:
 
     def _carry_out(self, job: Job, keeper: Keeper) -> None:
         job.started = time.monotonic()
+        job.place = self.keepers.index(keeper)
         job.state = RUNNING
         job.tell()
         from sdlite.outpaint import outpaint

@@ -100,6 +100,8 @@ def test_two_devices_draw_at_once(room: Room) -> None:
     made = room(SLOW, devices=2)
     jobs = [made.submit(order("a", LONG)) for _ in range(2)]
     until(lambda: len(made.running()) == 2)
+    until(lambda: all(job.progress.step for job in jobs))
+    assert {job.place for job in jobs} == {0, 1}
     for job in jobs:
         made.cancel(job)
         assert ended(job).state == CANCELLED

@@ -152,7 +152,7 @@ def _resized(
         way.path,
         size=(width, height),
         runtime=setup.runtime,
-        device=setup.devices[0],
+        device=setup.devices[job.place],
         threads=setup.threads,
         precision=setup.precision,
         max_memory=setup.max_memory,
