@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from sdlite.hardware import describe
 from sdlite.package import Package
 from sdlite.planner import megabytes
 from sdlite.ports import TextEncoderPort
+from sdlite.trial import ended
 from sdlite.types import Device, Request
 
 Status = Literal["ok", "warning", "failure"]
@@ -143,7 +143,7 @@ def isolated(*arguments: str) -> dict[str, Any]:
         ) from None
     if done.returncode < 0 or done.returncode > 1:
         raise RuntimeUnavailable(
-            f"loading {what} ends the process ({_ended(done.returncode)}): its wheel does not fit "
+            f"loading {what} ends the process ({ended(done.returncode)}): its wheel does not fit "
             "this processor, or a driver is broken",
             "Choose another engine with --runtime, or install an older version of this one",
         )
@@ -166,15 +166,6 @@ def answer(runtime: str | None = None) -> dict[str, Any]:
         return {"devices": examine(runtime)}
     except RuntimeUnavailable as error:
         return {"reason": error.reason, "fix": error.fix}
-
-
-def _ended(code: int) -> str:
-    if code < 0:
-        try:
-            return signal.Signals(-code).name
-        except ValueError:
-            return f"signal {-code}"
-    return f"exit code {code:#x}" if code > 255 else f"exit code {code}"
 
 
 def _engine(name: str) -> Iterator[Finding]:

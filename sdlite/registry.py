@@ -76,7 +76,12 @@ def get(name: str) -> Runtime:
 def probe(name: str) -> tuple[Device, ...]:
     """Devices of one engine; raises ``UnknownName`` and ``RuntimeUnavailable``, nothing else."""
     runtime = get(name)
+    module = getattr(runtime, "module", None)
     try:
+        if module is not None:
+            from sdlite import trial
+
+            trial.check(module)
         return tuple(runtime.probe())
     except RuntimeUnavailable:
         raise

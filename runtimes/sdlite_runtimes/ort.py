@@ -73,6 +73,7 @@ class OrtRuntime:
     """ONNX Runtime."""
 
     name: ClassVar[str] = "onnxruntime"
+    module: ClassVar[str] = "onnxruntime"
     formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
 
     def __init__(self) -> None:

@@ -88,6 +88,7 @@ class OvRuntime:
     """OpenVINO."""
 
     name: ClassVar[str] = "openvino"
+    module: ClassVar[str] = "openvino"
     formats: ClassVar[frozenset[str]] = frozenset({"onnx", "openvino"})
 
     def version(self) -> str:
