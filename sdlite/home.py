@@ -22,6 +22,10 @@ CHECKPOINT_FOLDERS = (
     "checkpoints",
 )
 """Where AUTOMATIC1111's web UI and ComfyUI keep checkpoints, from their root or ``models``."""
+ASSET_FOLDERS = frozenset(
+    {"lora", "loras", "lycoris", "embeddings", "controlnet", "upscalers", "vae"}
+)
+"""Folders of what is no model by itself, in lower case; not looked into for checkpoints."""
 APPLE = ("Unet.mlmodelc", "UnetChunk1.mlmodelc", "Unet.mlpackage", "UnetChunk1.mlpackage")
 """One of these is in every folder of resources that Apple's ml-stable-diffusion makes."""
 DEPTH = 4
@@ -261,7 +265,7 @@ def _models_in(folder: Path) -> Iterator[Model]:
     for child in _children(folder):
         found = list(_one(child))
         yield from found
-        if not found and _is_folder(child):
+        if not found and _is_folder(child) and child.name.lower() not in ASSET_FOLDERS:
             yield from _checkpoints(child, DEPTH - 1)
 
 

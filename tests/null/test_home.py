@@ -134,6 +134,14 @@ def test_checkpoints_of_other_programs(place: Path, layout: str) -> None:
         home.find_model(folder / "dream.safetensors")
 
 
+@pytest.mark.parametrize("name", ["loras", "Lora", "embeddings", "controlnet", "upscalers"])
+def test_what_is_no_checkpoint_in_the_models_folder(place: Path, name: str) -> None:
+    folder = home.folders().models / name
+    folder.mkdir(parents=True)
+    (folder / "style.safetensors").touch()
+    assert not [model for model in home.models() if model.kind == "checkpoint"]
+
+
 def test_diffusers_folders(place: Path) -> None:
     for name, files in (
         ("torch", ["unet/model.safetensors"]),
