@@ -20,6 +20,8 @@ PERCENT = re.compile(rb"(\d+)%\|")
 """What the command's bar writes."""
 LAST_BYTES = 4000
 """How much of the end of what it wrote is kept, for its error."""
+GRAPHS_BYTES = 16 << 20
+"""Disk for graphs, tokenizer and manifest, beside the weights: what the exporter keeps free."""
 END_SECONDS = 10.0
 """How long it may take to tidy up when it is stopped."""
 
@@ -66,19 +68,17 @@ class Exports:
 
     def view(self) -> dict[str, Any]:
         """All as JSON."""
-        target = home.folders().models
-        place = target
+        place = home.folders().models
         while not place.exists():
             place = place.parent
         rows = []
         for name, model in self.checkpoints().items():
             export = self._exports.get(name)
-            size = _size(model.path)
             rows.append(
                 {
                     "name": name,
-                    "bytes": size,
-                    "exported": (target / name).exists(),
+                    "bytes": _needed(model.path),
+                    "exported": _target(model).exists(),
                     "state": None if export is None else export.state,
                     "share": 0.0 if export is None else export.share,
                     "error": None if export is None else export.error,
@@ -91,17 +91,18 @@ class Exports:
         known = self.checkpoints()
         if name not in known:
             raise UnknownName("checkpoint", name, list(known))
-        path, target = known[name].path, home.folders().models / name
+        path, target = known[name].path, _target(known[name])
+        needed = _needed(path)
         with self._lock:
             for other in self._exports.values():
                 if other.state == "running":
                     raise Refused(409, f"{other.name} is being exported; wait for it", "busy")
             if target.exists():
                 raise Refused(409, f"{name} was exported already", "exported")
-            if (free := self.view()["free_bytes"]) < _size(path):
+            if (free := self.view()["free_bytes"]) < needed:
                 raise Refused(
                     507,
-                    f"exporting {name} may need {_size(path)} bytes of disk; {free} are free",
+                    f"exporting {name} may need {needed} bytes of disk; {free} are free",
                     "disk_full",
                 )
             command = [sys.executable, "-m", "sdlite.cli", "export", str(path), str(target)]
@@ -154,7 +155,13 @@ class Exports:
             export.error = lines[-1].strip() if lines else f"it ended with code {code}"
 
 
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(child.stat().st_size for child in path.rglob("*") if child.is_file())
+def _target(model: home.Model) -> Path:
+    """Where the package goes; a folder of diffusers that lies just there keeps its place."""
+    target = home.folders().models / model.name
+    return target.with_name(f"{model.name}-sdlite") if target == model.path else target
+
+
+def _needed(path: Path) -> int:
+    """Bytes a package takes at most: weights are never stored larger than they came."""
+    files = [path] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
+    return sum(item.stat().st_size for item in files) + GRAPHS_BYTES
