@@ -85,7 +85,7 @@ def test_an_export_that_fails_says_why(client: Any, place: Path) -> None:
     checkpoint(place)
     assert rows(client)["dream"] == {
         "name": "dream",
-        "bytes": 13,
+        "bytes": 13 + exports.GRAPHS_BYTES,
         "exported": False,
         "state": None,
         "share": 0.0,
@@ -136,6 +136,19 @@ def test_exporting(client: Any, place: Path) -> None:
     assert again.status_code == 409 and "already" in again.json()["error"]["message"]
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_folder_of_diffusers_in_the_models_folder(client: Any, place: Path) -> None:
+    folder = place / "models" / "torch"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    (folder / "unet" / "model.safetensors").write_bytes(b"x")
+    assert not rows(client)["torch"]["exported"]
+    assert client.post(API + "exports", json={"name": "torch"}).status_code == 202
+    until(lambda: rows(client)["torch"]["state"] == "done")
+    assert rows(client)["torch"]["exported"] and (place / "models" / "torch-sdlite").is_dir()
+    assert (folder / "model_index.json").exists()
+
+
 def test_names_are_never_paths(client: Any, place: Path) -> None:
     for name in ("nope", "../models/tiny", str(checkpoint(place))):
         answer = client.post(API + "exports", json={"name": name})
@@ -153,15 +166,16 @@ def test_a_full_disk_is_noticed_before(
     assert answer.status_code == 507 and "5 are free" in answer.json()["error"]["message"]
 
 
-def test_pictures_beside_loras(client: Any, place: Path) -> None:
-    folder = place / "models" / "Lora"
+@pytest.mark.parametrize(("kind", "where"), [("loras", "Lora"), ("embeddings", "embeddings")])
+def test_pictures_beside_files(client: Any, place: Path, kind: str, where: str) -> None:
+    folder = place / "models" / where
     folder.mkdir()
     for name in ("with one", "without"):
         (folder / f"{name}.safetensors").write_bytes(b"")
     Image.new("RGB", (600, 300), "red").save(folder / "with one.preview.png")
-    listed = {item["name"]: item["preview"] for item in client.get(API + "choices").json()["loras"]}
+    listed = {item["name"]: item["preview"] for item in client.get(API + "choices").json()[kind]}
     assert listed["without"] is None
     answer = client.get(listed["with one"])
     assert Image.open(io.BytesIO(answer.content)).size == (256, 128)
-    assert client.get(API + "loras/without/preview").status_code == 404
-    assert client.get(API + "loras/nope/preview").status_code == 404
+    assert client.get(f"{API}{kind}/without/preview").status_code == 404
+    assert client.get(f"{API}{kind}/nope/preview").status_code == 404

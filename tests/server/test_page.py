@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
@@ -150,8 +151,6 @@ def test_reading_a_picture(client: Any) -> None:
     body = {"prompt": "a red circle", "negative_prompt": "blue", "seed": 4, "steps": 3}
     job = client.post(API + "jobs", json=body).json()
     until(lambda: client.get(f"{API}jobs/{job['id']}").json()["state"] == "done")
-    import base64
-
     data = client.get(f"{API}jobs/{job['id']}/images/0").content
     image = base64.b64encode(data).decode()
     found = client.post(API + "read", json={"image": image}).json()
@@ -161,9 +160,6 @@ def test_reading_a_picture(client: Any) -> None:
 
 
 def test_pictures_of_other_programs_are_read(client: Any) -> None:
-    import base64
-    import io
-
     from PIL.PngImagePlugin import PngInfo
 
     from tests.null.test_carried import comfy, png
@@ -184,6 +180,16 @@ def test_pictures_that_cannot_be_read(client: Any) -> None:
     assert client.post(API + "read", json={"image": "no picture"}).status_code == 422
     answer = client.post(API + "read", json={"image": picture(), "model": "nope"})
     assert answer.status_code in (404, 422)
+
+
+def test_what_a_control_network_reads(client: Any) -> None:
+    body = {"image": picture((64, 48)), "preprocessor": "canny"}
+    answer = client.post(API + "preprocess", json=body)
+    assert answer.status_code == 200, answer.text
+    data = base64.b64decode(answer.json()["image"])
+    assert Image.open(io.BytesIO(data)).size == (64, 48)
+    for change in ({"preprocessor": "/etc/passwd.onnx"}, {"image": "no picture"}):
+        assert client.post(API + "preprocess", json=body | change).status_code in (400, 404, 422)
 
 
 def test_outpainting(client: Any) -> None:

@@ -112,6 +112,12 @@ class Read(TypedDict):
     problems: list[str]
 
 
+class Preprocessed(TypedDict):
+    """What a control network reads of a picture."""
+
+    image: str
+
+
 class Model(TypedDict):
     """A model; one with a ``problem`` has nothing but its name."""
 
@@ -134,17 +140,11 @@ class Models(TypedDict):
     models: list[Model]
 
 
-class Lora(TypedDict):
-    """A LoRA; ``preview`` is the URL of its picture."""
+class Asset(TypedDict):
+    """A LoRA or an embedding, and where the picture beside it is."""
 
     name: str
     preview: str | None
-
-
-class Embedding(TypedDict):
-    """An embedding."""
-
-    name: str
 
 
 class Choices(TypedDict):
@@ -153,8 +153,8 @@ class Choices(TypedDict):
     models: list[Model]
     samplers: list[str]
     schedules: list[str]
-    loras: list[Lora]
-    embeddings: list[Embedding]
+    loras: list[Asset]
+    embeddings: list[Asset]
     profiles: list[str]
     preprocessors: list[str]
 

@@ -9,8 +9,8 @@ from sdlite.server.call import Call, Endpoint, in_thread
 from sdlite.server.native import answers as gives
 from sdlite.server.native.jobs import PREFIX, Jobs
 from sdlite.server.native.machine import Machine
-from sdlite.server.native.reading import lists, model_view, read_settings
-from sdlite.server.native.schema import PictureBody
+from sdlite.server.native.reading import lists, model_view, preprocessed, read_settings
+from sdlite.server.native.schema import PictureBody, PreprocessBody
 from sdlite.server.state import Server
 
 
@@ -38,6 +38,14 @@ class Api:
                 gives=gives.Read,
             ),
             Endpoint(
+                "POST",
+                PREFIX + "preprocess",
+                self._preprocess,
+                "What a control network reads of a picture.",
+                PreprocessBody,
+                gives=gives.Preprocessed,
+            ),
+            Endpoint(
                 "GET",
                 PREFIX + "choices",
                 self._choices,
@@ -56,6 +64,9 @@ class Api:
 
     async def _read(self, call: Call) -> Any:
         return await in_thread(read_settings, self._server, call.body)
+
+    async def _preprocess(self, call: Call) -> Any:
+        return await in_thread(preprocessed, self._server, call.body)
 
     async def _choices(self, call: Call) -> Any:
         return await in_thread(self._choose)

@@ -18,7 +18,9 @@ from sdlite.server.problem import Refused
 from sdlite.server.state import Server
 
 PREVIEWS = (".preview.png", ".png", ".preview.jpg", ".jpg", ".jpeg", ".webp")
-"""What a picture beside a LoRA is called, from its name on."""
+"""What a picture beside a file is called, from the file's name on."""
+PLACES = {"LoRA": "loras", "embedding": "embeddings"}
+"""Kinds of files that may have one, and where their pictures are."""
 PREVIEW_SIDE = 256
 
 
@@ -49,13 +51,7 @@ class Machine:
             Endpoint("GET", exports, self._listed, "What can be exported.", **listed),
             Endpoint("POST", exports, self._export, "Export one.", ExportBody, **begun),
             Endpoint("DELETE", exports + "/{name}", self._stop, "Stop an export.", **listed),
-            Endpoint(
-                "GET",
-                PREFIX + "loras/{name}/preview",
-                self._preview,
-                "The picture beside a LoRA.",
-                media="image/*",
-            ),
+            *(self._preview(kind, place) for kind, place in PLACES.items()),
         ]
 
     async def _doctor(self, call: Call) -> Any:
@@ -82,18 +78,25 @@ class Machine:
         await in_thread(self._exports.cancel, call.request.path_params["name"])
         return await in_thread(self._exports.view)
 
-    async def _preview(self, call: Call) -> Any:
-        data = await in_thread(self._small, call.request.path_params["name"])
-        return Response(data, media_type="image/webp", headers={"Cache-Control": "max-age=3600"})
+    def _preview(self, kind: str, place: str) -> Endpoint:
+        async def preview(call: Call) -> Any:
+            data = await in_thread(self._small, kind, call.request.path_params["name"])
+            kept = {"Cache-Control": "max-age=3600"}
+            return Response(data, media_type="image/webp", headers=kept)
 
-    def _small(self, name: str) -> bytes:
+        path = PREFIX + place + "/{name}/preview"
+        return Endpoint(
+            "GET", path, preview, f"The picture beside a file: {kind}.", media="image/*"
+        )
+
+    def _small(self, kind: str, name: str) -> bytes:
         from sdlite.assets import find_asset
         from sdlite.output import encode
         from sdlite.server.pictures import open_bytes
 
-        path = preview_of(find_asset("LoRA", name))
+        path = preview_of(find_asset(kind, name))
         if path is None:
-            raise Refused(404, f"the LoRA {name[:40]!r} has no picture", "not_found")
+            raise Refused(404, f"the {kind} {name[:40]!r} has no picture", "not_found")
         image = open_bytes(path.read_bytes(), self._server.limits).convert("RGB")
         image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
         return encode(image, "webp")

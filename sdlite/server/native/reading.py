@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from sdlite import __version__
 from sdlite.errors import PackageError
-from sdlite.server.native.schema import PictureBody
+from sdlite.server.native.schema import PictureBody, PreprocessBody
+from sdlite.server.pictures import to_base64
 from sdlite.server.problem import Refused
 
 if TYPE_CHECKING:
@@ -50,6 +51,20 @@ def read_settings(server: Server, body: PictureBody) -> dict[str, Any]:
         "settings": settings,
         "problems": [*carried.problems, *found.problems],
     }
+
+
+def preprocessed(server: Server, body: PreprocessBody) -> dict[str, Any]:
+    """What a control network would read of a picture, as large as the picture and a PNG in base64.
+
+    Raises ``UnknownName``, and ``Refused`` for what is no picture.
+    """
+    from sdlite.control.preprocess import find_preprocessor, numbers_of
+    from sdlite.image.source import flatten
+
+    found = find_preprocessor(body.preprocessor)
+    picture = flatten(server.intake().opened(body.image))
+    numbers = numbers_of(found.name, found.numbers, ())
+    return {"image": to_base64(found.apply(picture, numbers))}
 
 
 def _set(noun: Any) -> dict[str, Any]:
@@ -95,16 +110,16 @@ def lists() -> dict[str, Any]:
     return {
         "samplers": [info.name for info in SAMPLERS],
         "schedules": [info.label for info in SCHEDULES],
-        "loras": [_lora(item) for item in assets("LoRA")],
-        "embeddings": [{"name": item.name} for item in assets("embedding")],
+        "loras": [_asset("LoRA", item) for item in assets("LoRA")],
+        "embeddings": [_asset("embedding", item) for item in assets("embedding")],
         "profiles": list(PROFILES),
         "preprocessors": [item.name for item in PREPROCESSORS],
     }
 
 
-def _lora(item: Asset) -> dict[str, Any]:
-    from sdlite.server.native.machine import preview_of
+def _asset(kind: str, item: Asset) -> dict[str, Any]:
+    from sdlite.server.native.machine import PLACES, preview_of
 
     has = preview_of(item.path) is not None
-    url = f"/api/v1/loras/{quote(item.name, safe='')}/preview" if has else None
+    url = f"/api/v1/{PLACES[kind]}/{quote(item.name, safe='')}/preview" if has else None
     return {"name": item.name, "preview": url}

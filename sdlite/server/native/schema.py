@@ -189,6 +189,13 @@ class PictureBody(Strict):
     model: str | None = None
 
 
+class PreprocessBody(Strict):
+    """``POST /api/v1/preprocess``: a picture, and what to make of it."""
+
+    image: str
+    preprocessor: str
+
+
 class ExportBody(Strict):
     """``POST /api/v1/exports``: a checkpoint by its name in the model folders."""
 
