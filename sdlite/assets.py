@@ -14,13 +14,17 @@ from sdlite import home
 from sdlite.errors import SourceError, UnknownName
 from sdlite.tensors.safetensors import open_safetensors
 
-SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin")
+SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin", ".pth")
 DEPTH = 4
 """Levels of subfolders searched."""
 MAX_FILES = 20_000
 PLACES = {
     "LoRA": ("models/Lora", "models/LyCORIS", "models/loras", "Lora", "LyCORIS", "loras"),
     "embedding": ("embeddings", "models/embeddings"),
+    "ControlNet": (
+        *("models/ControlNet", "models/controlnet", "models/t2i_adapter"),
+        *("ControlNet", "controlnet", "t2i_adapter"),
+    ),
 }
 """Where A1111 and ComfyUI keep them, from their root or ``models``; also below our own folder."""
 
@@ -36,7 +40,7 @@ class Asset:
 
 
 def assets(kind: str) -> tuple[Asset, ...]:
-    """Every LoRA (``kind`` is ``LoRA``) or ``embedding`` there is, the first of each name."""
+    """Every ``LoRA``, ``embedding`` or ``ControlNet`` file there is, the first of each name."""
     found: dict[str, Asset] = {}
     seen: set[Path] = set()
     for folder in home.search_folders():

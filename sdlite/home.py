@@ -23,7 +23,7 @@ CHECKPOINT_FOLDERS = (
 )
 """Where AUTOMATIC1111's web UI and ComfyUI keep checkpoints, from their root or ``models``."""
 ASSET_FOLDERS = frozenset(
-    {"lora", "loras", "lycoris", "embeddings", "controlnet", "upscalers", "vae"}
+    {"lora", "loras", "lycoris", "embeddings", "controlnet", "t2i_adapter", "upscalers", "vae"}
 )
 """Folders of what is no model by itself, in lower case; not looked into for checkpoints."""
 APPLE = ("Unet.mlmodelc", "UnetChunk1.mlmodelc", "Unet.mlpackage", "UnetChunk1.mlpackage")
@@ -100,6 +100,11 @@ def _all_models(more: Sequence[Path] = ()) -> Iterator[Model]:
         if place not in found:
             found.add(place)
             yield model
+
+
+def shipped() -> frozenset[Path]:
+    """Folders of the models that come with sdlite, which nobody changes."""
+    return frozenset(model.path for model in _shipped())
 
 
 def look_up(name: str) -> Model | None:

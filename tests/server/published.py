@@ -36,6 +36,8 @@ def _validator(method: str, path: str, status: str, media: str) -> Any:
     if operation is None:
         return None
     said = operation["responses"].get(status) or operation["responses"]["default"]
+    if "*/*" in said["content"]:  # a file of the page
+        return None
     assert media in said["content"], f"{method} {path} answers with {media}, which is not published"
     schema = said["content"][media].get("schema")
     if schema is None:

@@ -107,15 +107,19 @@ pathlib.Path(sys.argv[-1]).mkdir()
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instead of an export, a process that writes the same bar."""
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
+    """Instead of an export, a process that writes the same bar; the words it was called with."""
     real = exports.subprocess.Popen
+    commands: list[list[str]] = []
 
     def popen(command: list[str], **options: Any) -> Any:
         assert command[1:4] == ["-m", "sdlite.cli", "export"] and command[-1] == "--progress"
-        return real([sys.executable, "-c", PROGRAM, command[-2]], **options)
+        commands.append(command[4:-1])
+        target = str(tmp_path / "adapter") if "--for" in command else command[-2]
+        return real([sys.executable, "-c", PROGRAM, target], **options)
 
     monkeypatch.setattr(exports.subprocess, "Popen", popen)
+    return commands
 
 
 @pytest.mark.usefixtures("quick")
@@ -147,6 +151,25 @@ def test_a_folder_of_diffusers_in_the_models_folder(client: Any, place: Path) ->
     until(lambda: rows(client)["torch"]["state"] == "done")
     assert rows(client)["torch"]["exported"] and (place / "models" / "torch-sdlite").is_dir()
     assert (folder / "model_index.json").exists()
+
+
+def test_adding_a_control_network(client: Any, place: Path, quick: list[list[str]]) -> None:
+    folder = place / "models" / "ControlNet"
+    folder.mkdir()
+    path = folder / "canny.pth"
+    path.write_bytes(b"no network")
+    found = client.get(API + "exports").json()
+    assert "tiny" in found["packages"] and "shapes" not in found["packages"]
+    (row,) = found["controls"]
+    assert row["name"] == "canny" and row["models"] == [] and row["state"] is None
+    assert client.post(API + "exports", json={"name": "canny"}).status_code == 404
+    for body in ({"name": "canny", "model": "shapes"}, {"name": "nope", "model": "tiny"}):
+        assert client.post(API + "exports", json=body).status_code == 404, body
+    answer = client.post(API + "exports", json={"name": "canny", "model": "tiny"})
+    assert answer.status_code == 202, answer.text
+    until(lambda: client.get(API + "exports").json()["controls"][0]["state"] == "done")
+    package = place / "models" / "tiny"
+    assert quick == [[str(path), "--for", str(package), "--name", "canny"]]
 
 
 def test_names_are_never_paths(client: Any, place: Path) -> None:

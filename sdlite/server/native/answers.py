@@ -213,21 +213,34 @@ class Cleared(TypedDict):
     bytes: int
 
 
-class Checkpoint(TypedDict):
-    """What can be exported."""
+class Export(TypedDict):
+    """What of the model folders can be exported, and how far that is."""
 
     name: str
     bytes: int
-    exported: bool
     state: Literal["running", "done", "failed", "cancelled"] | None
     share: float
     error: str | None
 
 
+class Checkpoint(Export):
+    """A checkpoint, and whether there is a package of it."""
+
+    exported: bool
+
+
+class Control(Export):
+    """A ControlNet, and the packages that have it."""
+
+    models: list[str]
+
+
 class Exports(TypedDict):
-    """``exports``."""
+    """Checkpoints and ControlNets, the packages these can be added to, and free disk."""
 
     checkpoints: list[Checkpoint]
+    controls: list[Control]
+    packages: list[str]
     free_bytes: int
 
 

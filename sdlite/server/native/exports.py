@@ -1,4 +1,5 @@
-"""Checkpoints of the model folders made into packages, one at a time, in a process of its own."""
+"""Checkpoints of the model folders made into packages, and ControlNets added to those, one at a
+time, in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sdlite import home
-from sdlite.errors import UnknownName
+from sdlite.errors import PackageError, UnknownName
 from sdlite.server.problem import Refused
+from sdlite.server.shelf import Shelf
 
 PERCENT = re.compile(rb"(\d+)%\|")
 """What the command's bar writes."""
@@ -31,7 +33,9 @@ class Export:
     """One that runs, or ran."""
 
     name: str
-    """Of the checkpoint."""
+    """Of the file."""
+    model: str | None
+    """What a ControlNet is added to; None for a checkpoint."""
     process: subprocess.Popen[bytes]
     """``sdlite export``."""
     state: str = "running"
@@ -49,14 +53,18 @@ class Exports:
 
     Args:
         folders: with models, beside the user's own.
-        changed: called when a package was made.
+        shelf: has what the packages say of themselves.
+        changed: called when a package was made or changed.
     """
 
-    def __init__(self, folders: Sequence[Path], changed: Callable[[], object]) -> None:
+    def __init__(
+        self, folders: Sequence[Path], shelf: Shelf, changed: Callable[[], object]
+    ) -> None:
         self._folders = tuple(folders)
+        self._shelf = shelf
         self._changed = changed
         self._lock = threading.Lock()
-        self._exports: dict[str, Export] = {}
+        self._exports: dict[tuple[str, bool], Export] = {}
 
     def checkpoints(self) -> dict[str, home.Model]:
         """By name, the first of each; no path ever comes from a client."""
@@ -68,36 +76,80 @@ class Exports:
 
     def view(self) -> dict[str, Any]:
         """All as JSON."""
+        from sdlite.assets import assets  # not at the top: it reads tensors, with NumPy
+
         place = home.folders().models
         while not place.exists():
             place = place.parent
-        rows = []
-        for name, model in self.checkpoints().items():
-            export = self._exports.get(name)
-            rows.append(
-                {
-                    "name": name,
-                    "bytes": _needed(model.path),
-                    "exported": _target(model).exists(),
-                    "state": None if export is None else export.state,
-                    "share": 0.0 if export is None else export.share,
-                    "error": None if export is None else export.error,
-                }
-            )
-        return {"checkpoints": rows, "free_bytes": shutil.disk_usage(place).free}
+        checkpoints = [
+            self._row(name, model.path, False) | {"exported": _target(model).exists()}
+            for name, model in self.checkpoints().items()
+        ]
+        packages = self.packages()
+        controls = [
+            self._row(item.name, item.path, True)
+            | {"models": [name for name, model in packages.items() if self._has(model, item.name)]}
+            for item in assets("ControlNet")
+        ]
+        return {
+            "checkpoints": checkpoints,
+            "controls": controls,
+            "packages": list(packages),
+            "free_bytes": shutil.disk_usage(place).free,
+        }
 
-    def start(self, name: str) -> None:
-        """Begin; raises ``UnknownName``, or ``Refused`` while another one runs."""
-        known = self.checkpoints()
-        if name not in known:
-            raise UnknownName("checkpoint", name, list(known))
-        path, target = known[name].path, _target(known[name])
+    def packages(self) -> dict[str, home.Model]:
+        """What a ControlNet can be added to: packages, but not those that come with sdlite."""
+        ours = home.shipped()
+        return {
+            model.name: model
+            for model in self._shelf.models()
+            if model.kind == "package" and model.path not in ours
+        }
+
+    def _has(self, model: home.Model, name: str) -> bool:
+        try:
+            adapters = self._shelf.manifest(model).adapters
+        except PackageError:
+            return False
+        return any(adapter.name == name for adapter in adapters)
+
+    def _row(self, name: str, path: Path, control: bool) -> dict[str, Any]:
+        export = self._exports.get((name, control))
+        return {
+            "name": name,
+            "bytes": _needed(path),
+            "state": None if export is None else export.state,
+            "share": 0.0 if export is None else export.share,
+            "error": None if export is None else export.error,
+        }
+
+    def start(self, name: str, model: str | None = None) -> None:
+        """Make a package of a checkpoint, or add a ControlNet to ``model``.
+
+        Raises ``UnknownName``, or ``Refused`` while another one runs.
+        """
+        if model is None:
+            known = self.checkpoints()
+            if name not in known:
+                raise UnknownName("checkpoint", name, list(known))
+            path, target = known[name].path, _target(known[name])
+            words, there = [str(path), str(target)], target.exists()
+        else:
+            packages = self.packages()
+            if model not in packages:
+                raise UnknownName("model of your own", model, list(packages))
+            from sdlite.assets import find_asset
+
+            path = find_asset("ControlNet", name)
+            words = [str(path), "--for", str(packages[model].path), "--name", name]
+            there = self._has(packages[model], name)
         needed = _needed(path)
         with self._lock:
             for other in self._exports.values():
                 if other.state == "running":
                     raise Refused(409, f"{other.name} is being exported; wait for it", "busy")
-            if target.exists():
+            if there:
                 raise Refused(409, f"{name} was exported already", "exported")
             if (free := self.view()["free_bytes"]) < needed:
                 raise Refused(
@@ -105,21 +157,23 @@ class Exports:
                     f"exporting {name} may need {needed} bytes of disk; {free} are free",
                     "disk_full",
                 )
-            command = [sys.executable, "-m", "sdlite.cli", "export", str(path), str(target)]
+            command = [sys.executable, "-m", "sdlite.cli", "export", *words, "--progress"]
             process = subprocess.Popen(
-                [*command, "--progress"],
+                command,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 bufsize=0,
             )
-            export = self._exports[name] = Export(name, process)
+            export = Export(name, model, process)
+            self._exports[name, model is not None] = export
         threading.Thread(target=self._follow, args=(export,), daemon=True).start()
 
     def cancel(self, name: str) -> None:
         """Stop one; nothing is left of it. Raises ``Refused`` when it does not run."""
         with self._lock:
-            export = self._exports.get(name)
-            if export is None or export.state != "running":
+            running = [item for item in self._exports.values() if item.state == "running"]
+            export = next((item for item in running if item.name == name), None)
+            if export is None:
                 raise Refused(404, f"no export of {name[:40]!r} is running", "not_found")
             export.state = "cancelled"
         export.process.terminate()

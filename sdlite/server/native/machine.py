@@ -33,7 +33,7 @@ class Machine:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._exports = Exports(server.setup.folders, server.shelf.refresh)
+        self._exports = Exports(server.setup.folders, server.shelf, self._changed)
         server.closing.append(self._exports.close)
         self._examination = Examination()
 
@@ -54,6 +54,11 @@ class Machine:
             *(self._preview(kind, place) for kind, place in PLACES.items()),
         ]
 
+    def _changed(self) -> None:
+        """Look at the models anew, and keep none open that may be another one now."""
+        self._server.shelf.refresh()
+        self._server.room.unload()
+
     async def _doctor(self, call: Call) -> Any:
         return self._examination.view()
 
@@ -71,7 +76,7 @@ class Machine:
         return await in_thread(self._exports.view)
 
     async def _export(self, call: Call) -> Any:
-        await in_thread(self._exports.start, call.body.name)
+        await in_thread(self._exports.start, call.body.name, call.body.model)
         return JSONResponse(await in_thread(self._exports.view), 202)
 
     async def _stop(self, call: Call) -> Any:

@@ -62,7 +62,7 @@ def preprocessed(server: Server, body: PreprocessBody) -> dict[str, Any]:
     from sdlite.image.source import flatten
 
     found = find_preprocessor(body.preprocessor)
-    picture = flatten(server.intake().opened(body.image))
+    picture = flatten(server.intake().read(body.image))
     numbers = numbers_of(found.name, found.numbers, ())
     return {"image": to_base64(found.apply(picture, numbers))}
 

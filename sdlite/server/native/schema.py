@@ -197,6 +197,8 @@ class PreprocessBody(Strict):
 
 
 class ExportBody(Strict):
-    """``POST /api/v1/exports``: a checkpoint by its name in the model folders."""
+    """``POST /api/v1/exports``: a checkpoint by its name in the model folders, or a ControlNet of
+    theirs and the model it is added to."""
 
     name: str
+    model: str | None = None
