@@ -7,7 +7,7 @@ import * as forecast from "./lib/forecast";
 import * as gallery from "./lib/gallery";
 import * as i18n from "./lib/i18n";
 import { t } from "./lib/i18n";
-import { attempt, news, report, resume } from "./lib/jobs";
+import { active, attempt, news, report, resume } from "./lib/jobs";
 import * as keys from "./lib/keys";
 import * as live from "./lib/live";
 import * as paint from "./lib/paint";
@@ -100,6 +100,13 @@ function acceptDrops(): void {
   });
 }
 
+/** How far it is, for those who look at another tab meanwhile. */
+function entitle(): void {
+  const ticket = active.value;
+  const share = ticket && !ticket.live ? `${Math.floor(ticket.job.share * 100)} % · ` : "";
+  document.title = `${share}sdlite`;
+}
+
 async function load(): Promise<void> {
   try {
     await loadChoices();
@@ -119,6 +126,7 @@ async function start(): Promise<void> {
   gallery.begin();
   paint.begin();
   live.begin();
+  effect(entitle);
   // Another tab, or a phone, may have drawn meanwhile.
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState !== "visible") return;

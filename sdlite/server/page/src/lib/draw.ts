@@ -2,6 +2,7 @@
 import { signal } from "@preact/signals";
 import { Failure, call } from "./api";
 import { t } from "./i18n";
+import { recent } from "./gallery";
 import { active, cancel, news, report, show, shown, submit } from "./jobs";
 import { copy, download, fetched, fileName, sourceOf } from "./pictures";
 import { bodyOf, restore, set, setSource, settings } from "./settings";
@@ -26,9 +27,20 @@ export async function draw(): Promise<void> {
   editing.value = false;
   try {
     await submit(bodyOf(settings.peek()));
+    reveal();
   } catch (error) {
     report(error);
   }
+}
+
+/** On a narrow screen the picture is above the form: go there when it is out of sight. */
+function reveal(): void {
+  requestAnimationFrame(() => {
+    const stage = document.querySelector(".stage");
+    if (!stage) return;
+    const { top } = stage.getBoundingClientRect();
+    if (top < 0 || top > innerHeight / 2) stage.scrollIntoView();
+  });
 }
 
 export async function stop(): Promise<void> {
@@ -113,12 +125,17 @@ export async function copyPicture(picture: Picture): Promise<void> {
 /** Delete after a moment in which it can be undone. */
 export function remove(picture: Picture): void {
   const before = shown.peek();
+  const all = recent.peek().filter((item) => !gone.peek().has(item.url));
+  const at = all.findIndex((item) => item.url === picture.url);
+  const neighbour = at < 0 ? undefined : (all[at + 1] ?? all[at - 1]);
+  const left = before.filter((item) => item.url !== picture.url);
+  compared.value = null;
   gone.value = new Set([...gone.peek(), picture.url]);
-  show(before.filter((item) => item.url !== picture.url));
+  show(left.length || !neighbour ? left : [neighbour]);
   const putBack = () => {
-    const left = new Set(gone.peek());
-    left.delete(picture.url);
-    gone.value = left;
+    const rest = new Set(gone.peek());
+    rest.delete(picture.url);
+    gone.value = rest;
     show(before);
   };
   say(

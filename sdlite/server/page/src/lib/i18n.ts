@@ -46,6 +46,10 @@ export function t(key: Key, values: Record<string, string | number> = {}): strin
 /** Whether there are words for a key made at run time. */
 export const has = (key: string): key is Key => key in words.value;
 
+/** Words for a kind of error. */
+export const errorKey = (kind: string): Key =>
+  has(`error.${kind}`) ? (`error.${kind}` as Key) : "error.other";
+
 /** How the reader's region writes dates and numbers in the language that is shown. */
 const region = (): string =>
   navigator.languages.find((name) => name.startsWith(language.value)) ?? language.value;
@@ -54,9 +58,20 @@ export function number(value: number, digits = 0): string {
   return new Intl.NumberFormat(region(), { maximumFractionDigits: digits }).format(value);
 }
 
+/** Less than this is not worth a number. */
+const LITTLE = 0.95;
+
+/** An estimate, as a sentence of its own. */
+export const about = (seconds: number): string =>
+  seconds < LITTLE ? t("forecast.under") : t("forecast.about", { time: duration(seconds) });
+
+/** A duration where there is little room. */
+export const brief = (seconds: number): string =>
+  seconds < LITTLE ? t("time.seconds", { n: "< 1" }) : duration(seconds);
+
 /** A duration as people say it. */
 export function duration(seconds: number): string {
-  if (seconds < 0.95) return t("time.under");
+  if (seconds < LITTLE) return t("time.under");
   if (seconds < 9.5) return t("time.seconds", { n: number(seconds, 1) });
   if (seconds < 99.5) return t("time.seconds", { n: number(seconds) });
   if (seconds < 5970) return t("time.minutes", { n: number(Math.round(seconds / 60)) });

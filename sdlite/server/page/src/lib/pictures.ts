@@ -66,6 +66,23 @@ export function pictureIn(data: DataTransfer | null): File | undefined {
   return [...(data?.files ?? [])].find((file) => file.type.startsWith("image/"));
 }
 
+/** What the last line of an infotext says, by name; values in quotes may hold commas. */
+export function parameters(infotext: string): Map<string, string> {
+  const found = told(infotext).rest.matchAll(/\s*([^:,]+):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)/g);
+  return new Map([...found].map(([, name = "", value = ""]) => [name.trim(), value.trim()]));
+}
+
+/** Of two pictures, every setting that is not the same, with both values. */
+export function differences(before: Picture, after: Picture): [string, string, string][] {
+  const [one, other] = [before, after].map(({ infotext }) => {
+    const { prompt, negative } = told(infotext);
+    return new Map([["Prompt", prompt], ["Negative prompt", negative], ...parameters(infotext)]);
+  }) as [Map<string, string>, Map<string, string>];
+  return [...new Set([...one.keys(), ...other.keys()])]
+    .map((name): [string, string, string] => [name, one.get(name) || "–", other.get(name) || "–"])
+    .filter(([, value, changed]) => value !== changed);
+}
+
 /** Prompt and settings of an infotext, for showing. */
 export function told(infotext: string): { prompt: string; negative: string; rest: string } {
   const lines = infotext.split("\n");

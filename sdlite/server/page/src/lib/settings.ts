@@ -104,7 +104,8 @@ export interface Choices {
   preprocessors: string[];
 }
 
-export const choices = signal<Choices>({
+/** Those of the last visit until the server has told: the form is there at once. */
+export const choices = stored<Choices>("choices", {
   models: [],
   samplers: [],
   schedules: [],

@@ -16,6 +16,7 @@ import { fetched } from "../lib/pictures";
 import { source } from "../lib/settings";
 import type { Picture } from "../lib/types";
 import { Icon, type IconName } from "./icon";
+import { Menu } from "./menu";
 
 /** With what a picture is compared first: what it was made from, else the one before. */
 export function opposite(picture: Picture): Picture | null {
@@ -50,25 +51,19 @@ export function Actions({ picture }: { picture: Picture }) {
         label={t("actions.continue")}
         act={() => void attempt(fetched(picture).then(continueFrom))}
       />
-      <details class="menu">
-        <summary class="action">
-          <Icon name="again" />
-          <span>{t("actions.again")}</span>
-        </summary>
-        <div class="sheet">
-          <button type="button" onClick={() => void attempt(again(picture, true))}>
-            {t("again.same")}
+      <Menu icon="again" label={t("actions.again")}>
+        {isDraft(picture) && (
+          <button type="button" onClick={() => void attempt(finish(picture))}>
+            {t("again.finish")}
           </button>
-          {isDraft(picture) && (
-            <button type="button" onClick={() => void attempt(finish(picture))}>
-              {t("again.finish")}
-            </button>
-          )}
-          <button type="button" onClick={() => void attempt(again(picture, false))}>
-            {t("again.seed")}
-          </button>
-        </div>
-      </details>
+        )}
+        <button type="button" onClick={() => void attempt(again(picture, true))}>
+          {t("again.same")}
+        </button>
+        <button type="button" onClick={() => void attempt(again(picture, false))}>
+          {t("again.seed")}
+        </button>
+      </Menu>
       <Action
         icon="compare"
         label={t("actions.compare")}

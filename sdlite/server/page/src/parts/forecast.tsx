@@ -1,6 +1,6 @@
 // What the machine will need, said before the button is pressed, and what would make it faster.
 import { objection, plan } from "../lib/forecast";
-import { type Key, bytes, duration, has, t } from "../lib/i18n";
+import { type Key, about, brief, bytes, errorKey, has, t } from "../lib/i18n";
 import { set, settings } from "../lib/settings";
 import type { Faster } from "../lib/types";
 
@@ -15,9 +15,11 @@ function words({ kind, change }: Faster): string {
 export function Forecast() {
   const { value: told } = plan;
   if (objection.value) {
+    const { kind, message } = objection.value;
     return (
       <p class="forecast objection" role="status">
-        {objection.value.message}
+        <strong>{t(errorKey(kind))}</strong>
+        <span>{message}</span>
       </p>
     );
   }
@@ -26,13 +28,16 @@ export function Forecast() {
     <div class="forecast">
       <p role="status">
         <strong>
-          {told.seconds === null ? t("forecast.unknown") : t("forecast.about", { time: duration(told.seconds) })}
+          {told.seconds === null ? t("forecast.unknown") : about(told.seconds)}
         </strong>
         <span>{t("forecast.memory", { size: bytes(told.peak_bytes) })}</span>
         {told.waiting > 0 && <span>{t("forecast.waiting", { n: told.waiting })}</span>}
       </p>
       {told.faster.length > 0 && (
         <ul class="chips" aria-label={t("forecast.faster")}>
+          <li aria-hidden="true" class="faster">
+            {t("forecast.faster")}
+          </li>
           {told.faster.map((item) => (
             <li key={JSON.stringify(item.change)}>
               <button
@@ -40,7 +45,7 @@ export function Forecast() {
                 class="chip"
                 onClick={() => set(item.change as Partial<typeof settings.value>)}
               >
-                {words(item)} <b>{duration(item.seconds)}</b>
+                {words(item)} <b>{brief(item.seconds)}</b>
               </button>
             </li>
           ))}

@@ -1,6 +1,8 @@
 // LoRAs and embeddings of the model folders.
+import { useId } from "preact/hooks";
 import { t } from "../lib/i18n";
 import { choices, set, settings } from "../lib/settings";
+import type { Asset } from "../lib/types";
 import { Fold, NumberField } from "./fields";
 import { Icon } from "./icon";
 
@@ -38,38 +40,45 @@ export function Loras() {
           </button>
         </div>
       ))}
-      {free.length > 0 && (
-        <ul class="assets" aria-label={t("loras.add")}>
-          {free.map((item) => (
-            <li key={item.name}>
-              <button
-                type="button"
-                onClick={() => set({ loras: [...used, { name: item.name, unet: 1 }] })}
-              >
-                {item.preview ? <img src={item.preview} alt="" loading="lazy" /> : <i />}
-                <span>{item.name}</span>
-              </button>
-            </li>
-          ))}
-        </ul>
-      )}
-      {embeddings.length > 0 && (
-        <>
-          <h3>{t("embeddings.label")}</h3>
-          <div class="chips">
-            {embeddings.map(({ name }) => (
-              <button
-                key={name}
-                type="button"
-                class="chip"
-                onClick={() => set({ prompt: `${settings.peek().prompt} ${name}`.trim() })}
-              >
-                {name}
-              </button>
-            ))}
-          </div>
-        </>
-      )}
+      <Assets
+        title={t("loras.add")}
+        items={free}
+        pick={(name) => set({ loras: [...used, { name, unet: 1 }] })}
+      />
+      <Assets
+        title={t("embeddings.add")}
+        items={embeddings}
+        pick={(name) => set({ prompt: `${settings.peek().prompt} ${name}`.trim() })}
+      />
     </Fold>
+  );
+}
+
+interface AssetsProps {
+  title: string;
+  items: Asset[];
+  pick: (name: string) => void;
+}
+
+/** Files by their names and pictures. */
+function Assets({ title, items, pick }: AssetsProps) {
+  const id = useId();
+  if (items.length === 0) return null;
+  return (
+    <>
+      <p class="under" id={id}>
+        {title}
+      </p>
+      <ul class="assets" aria-labelledby={id}>
+        {items.map(({ name, preview }) => (
+          <li key={name}>
+            <button type="button" title={name} onClick={() => pick(name)}>
+              {preview ? <img src={preview} alt="" loading="lazy" /> : <i>{name.slice(0, 2)}</i>}
+              <span>{name}</span>
+            </button>
+          </li>
+        ))}
+      </ul>
+    </>
   );
 }

@@ -8,6 +8,7 @@ import { plan } from "../lib/forecast";
 import { choices, model, settings, set, source } from "../lib/settings";
 import { Switch } from "./fields";
 import { Forecast } from "./forecast";
+import { OpenPicture } from "./open";
 import { Settings } from "./settings";
 import { SourceCard } from "./source";
 
@@ -67,6 +68,7 @@ function Examples() {
 export function Panel() {
   const running = active.value !== undefined && !active.value.live;
   const follows = quick();
+  const slow = plan.value !== null && !follows && !live.value;
   const { models } = choices.value;
   return (
     <form
@@ -79,7 +81,7 @@ export function Panel() {
     >
       <Prompt />
       <Examples />
-      {source.value && <SourceCard />}
+      {source.value ? <SourceCard /> : <OpenPicture />}
       <Forecast />
       <div class="go">
         <button type="submit" class="primary">
@@ -90,10 +92,13 @@ export function Panel() {
           label={t("live.label")}
           on={live.value}
           disabled={!live.value && !follows}
-          hint={follows || live.value || !plan.value ? t("live.hint") : t("live.slow", { n: QUICK })}
+          hint={t("live.hint")}
           set={(on) => (live.value = on)}
         />
       </div>
+      {slow && (
+        <small>{plan.value?.seconds === null ? t("live.unknown") : t("live.slow", { n: QUICK })}</small>
+      )}
       {models.length === 0 ? null : <Settings />}
     </form>
   );

@@ -1,5 +1,5 @@
 // Size, steps, guidance, sampler, seed; everything else folded away.
-import { t } from "../lib/i18n";
+import { has, t } from "../lib/i18n";
 import { FRESH, choices, model, set, settings, size, source } from "../lib/settings";
 import { Choice, Digits, Fold, NumberField } from "./fields";
 import { GuideFields } from "./guide";
@@ -87,6 +87,7 @@ function Seed() {
           class="quiet"
           title={t("seed.new")}
           aria-label={t("seed.new")}
+          disabled={settings.value.seed === null}
           onClick={() => set({ seed: null })}
         >
           <Icon name="dice" />
@@ -192,6 +193,7 @@ export function Settings() {
 
 function Profiles({ names }: { names: string[] }) {
   const now = settings.value.profile ?? names[0];
+  const about = `profile.${now}-about`;
   return (
     <fieldset class="profiles">
       <legend>{t("profile.label")}</legend>
@@ -208,6 +210,7 @@ function Profiles({ names }: { names: string[] }) {
           </label>
         ))}
       </div>
+      {has(about) && <small>{t(about)}</small>}
     </fieldset>
   );
 }

@@ -3,11 +3,11 @@ import { compared, editing, stop } from "../lib/draw";
 import { duration, t } from "../lib/i18n";
 import { type Ticket, active, chosen, current, failed, shown, tickets } from "../lib/jobs";
 import { small } from "../lib/gallery";
-import { told } from "../lib/pictures";
+import { parameters, told } from "../lib/pictures";
 import { size, source } from "../lib/settings";
 import type { Picture } from "../lib/types";
 import { Actions } from "./actions";
-import { Compare } from "./compare";
+import { Compare, Differences } from "./compare";
 import { Editor } from "./editor";
 import { Trouble } from "./trouble";
 
@@ -45,16 +45,17 @@ function Content() {
   if (failed.value) return <Trouble />;
   if (ticket && !(ticket.live && picture)) return <Running ticket={ticket} />;
   if (!picture) return <Empty />;
+  const against = compared.value?.url === picture.url ? null : compared.value;
   return (
     <>
-      {compared.value && compared.value.url !== picture.url ? (
-        <Compare before={compared.value} after={picture} />
+      {against ? (
+        <Compare before={against} after={picture} />
       ) : (
         <Figure picture={picture} />
       )}
       {shown.value.length > 1 && <Others />}
       <Actions picture={picture} />
-      <Caption picture={picture} />
+      {against ? <Differences before={against} after={picture} /> : <Caption picture={picture} />}
     </>
   );
 }
@@ -143,7 +144,7 @@ function Running({ ticket }: { ticket: Ticket }) {
 }
 
 function Caption({ picture }: { picture: Picture }) {
-  const { prompt, negative, rest } = told(picture.infotext);
+  const { prompt, negative } = told(picture.infotext);
   return (
     <div class="caption">
       <p>{prompt}</p>
@@ -154,7 +155,13 @@ function Caption({ picture }: { picture: Picture }) {
             <small>{t("negative.label")}</small> {negative}
           </p>
         )}
-        <p class="rest">{rest}</p>
+        <ul class="rest">
+          {[...parameters(picture.infotext)].map(([name, value]) => (
+            <li key={name}>
+              <small>{name}:</small> {value}{" "}
+            </li>
+          ))}
+        </ul>
       </details>
     </div>
   );

@@ -1,6 +1,6 @@
 // Why there is no picture, in words a person understands, and what to do.
 import { draw } from "../lib/draw";
-import { type Key, has, t } from "../lib/i18n";
+import { errorKey, t } from "../lib/i18n";
 import { failed } from "../lib/jobs";
 import { set, size } from "../lib/settings";
 import { Problem } from "./fields";
@@ -9,11 +9,10 @@ export function Trouble() {
   const error = failed.value;
   if (!error) return null;
   const { kind, message } = error;
-  const known: Key = has(`error.${kind}`) ? (`error.${kind}` as Key) : "error.other";
   const [width, height] = size.value;
   const half = (side: number) => Math.max(Math.floor((side * 0.75) / 8) * 8, 64);
   return (
-    <Problem title={t(known)} detail={message}>
+    <Problem title={t(errorKey(kind))} detail={message}>
       <div class="row">
         {kind === "OutOfMemory" && (
           <button

@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import { page } from "../lib/draw";
 import { plan } from "../lib/forecast";
 import * as grid from "../lib/grid";
-import { duration, t } from "../lib/i18n";
+import { about, t } from "../lib/i18n";
 import { report, show } from "../lib/jobs";
 import { download } from "../lib/pictures";
 import { choices, model, settings, source } from "../lib/settings";
@@ -77,14 +77,16 @@ export function Grid() {
             disabled={count < 2 || count > grid.MOST || !settings.value.prompt.trim()}
             onClick={() => void run()}
           >
-            {t("grid.draw", { n: count })}
+            {count < 2 ? t("draw.button") : t("grid.draw", { n: count })}
           </button>
         )}
         <span class="muted" role="status">
           {count > grid.MOST
             ? t("grid.many", { n: grid.MOST })
-            : seconds
-              ? t("forecast.about", { time: duration(seconds) })
+            : count < 2
+              ? t("grid.few")
+              : seconds
+                ? about(seconds)
               : ""}
         </span>
         {drawn && !grid.busy.value && (
@@ -110,17 +112,21 @@ function Table() {
         <thead>
           <tr>
             <td />
-            {columns.map((label) => (
-              <th key={label} scope="col">
-                {label}
-              </th>
-            ))}
+            {columns.map((label) =>
+              label ? (
+                <th key={label} scope="col">
+                  {label}
+                </th>
+              ) : (
+                <td key={label} />
+              ),
+            )}
           </tr>
         </thead>
         <tbody>
           {grid.down.value.map((label, row) => (
             <tr key={label}>
-              <th scope="row">{label}</th>
+              {label ? <th scope="row">{label}</th> : <td />}
               {columns.map((column, at) => (
                 <td key={column}>
                   <Cell cell={grid.cells.value[row * columns.length + at] ?? null} name={`${label} ${column}`} />

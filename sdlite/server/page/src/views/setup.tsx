@@ -51,6 +51,7 @@ function Models() {
   return (
     <section class="card">
       <h2>{t("setup.models")}</h2>
+      {choices.value.models.length === 0 && <p class="muted">{t("setup.looking")}</p>}
       <ul class="rows">
         {choices.value.models.map((item) => (
           <li key={item.name}>
@@ -144,6 +145,11 @@ interface Examination {
 
 const PAUSE = 700;
 
+const named = (name: string): string => {
+  const key = `check.${name.replaceAll(" ", "-")}`;
+  return has(key) ? t(key) : name;
+};
+
 function Doctor() {
   const { found, problem, put, again } = useFetched<Examination>("doctor");
   const running = found?.running ?? false;
@@ -177,7 +183,7 @@ function Doctor() {
         {found?.checks.map((check) => (
           <li key={`${check.name} ${check.detail}`} class={check.status}>
             <strong>
-              {check.name} · {t(`status.${check.status}`)}
+              {named(check.name)} · {t(`status.${check.status}`)}
             </strong>
             <span>{check.detail}</span>
             {check.fix && <span class="fix">{check.fix}</span>}
