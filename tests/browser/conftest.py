@@ -11,21 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from sdlite_runtimes.nullpackage import write_null_package
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE_MS = 30_000
 KEYS = [f"key-{number}" for number in range(60)]
 PROGRAM = """
-import sys
+import pathlib, sys, time, types
 from sdlite import registry
 from sdlite.cli import main
-from sdlite_runtimes.null import NullRuntime
-delay, fails = sys.argv.pop(1), sys.argv.pop(1)
+from sdlite_runtimes import null
+delay, fails, gate = sys.argv.pop(1), sys.argv.pop(1), pathlib.Path(sys.argv.pop(1))
 options = {"component": "unet", "delay": delay} | ({"fail_call": fails} if fails else {})
-registry._runtimes["null"] = NullRuntime(options)
+registry._runtimes["null"] = null.NullRuntime(options)
+made = 0
+def pause(seconds):
+    global made
+    made += seconds > 0
+    while seconds and made > int(gate.read_text()):
+        time.sleep(0.005)
+    time.sleep(seconds)
+null.time = types.SimpleNamespace(sleep=pause)
 main()
 """
+NO_TIME = 1e-6
+"""Seconds of a call that takes none, but counts."""
 
 
 def chromium() -> str | None:
@@ -55,23 +66,33 @@ class Running:
 
     Args:
         options: of ``sdlite serve``.
+        environment: of the process.
         delay: seconds each call of the U-Net takes.
         fails: which call of it fails; empty for none.
-        environment: of the process.
+        calls: how many are made before it waits; None for as many as there are.
     """
 
     def __init__(
-        self, options: tuple[str, ...], delay: float, fails: str, environment: dict[str, str]
+        self,
+        options: tuple[str, ...],
+        environment: dict[str, str],
+        *,
+        delay: float = NO_TIME,
+        fails: str = "",
+        calls: int | None = None,
     ) -> None:
         self.options, self.delay, self.fails = options, delay, fails
         self.environment = environment
+        self.gate = Path(environment["SDLITE_HOME"]) / f"calls-{id(self)}"
+        self.allow(calls)
         self.keys = [word for word in options if word in KEYS]
         self.url = ""
         self.start("0")
 
     def start(self, port: str) -> None:
         """Start, on a port; 0 is any."""
-        command = [sys.executable, "-c", PROGRAM, str(self.delay), self.fails, "serve"]
+        settings = [str(self.delay), self.fails, str(self.gate)]
+        command = [sys.executable, "-c", PROGRAM, *settings, "serve"]
         self.process = subprocess.Popen(
             [*command, "--port", port, *self.options],
             stdout=subprocess.PIPE,
@@ -82,6 +103,12 @@ class Running:
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().removeprefix("sdlite serves ").strip()
         assert self.url, "the server did not start"
+
+    def allow(self, calls: int | None = None) -> None:
+        """Let the U-Net be called so often since the process started; None as often as it is."""
+        fresh = self.gate.with_suffix(".new")
+        fresh.write_text(str(10**9 if calls is None else calls))
+        fresh.replace(self.gate)
 
     def kill(self) -> None:
         """End it without a word, as a crash does, unless that was done."""
@@ -99,8 +126,13 @@ class Running:
 
 
 def environment_of(home: Path) -> dict[str, str]:
-    """Of a server with the model ``tiny`` in a home of its own."""
+    """Of a server with the model ``tiny``, a LoRA and an embedding in a home of its own."""
     write_null_package(home / "models" / "tiny")
+    for place, name in (("loras", "ink"), ("embeddings", "zork")):
+        folder = home / "models" / place
+        folder.mkdir()
+        (folder / f"{name}.safetensors").write_bytes(b"")
+        Image.new("RGB", (64, 64), "teal").save(folder / f"{name}.png")
     kept = {name: text for name, text in os.environ.items() if not name.startswith("SDLITE_")}
     return kept | {"SDLITE_HOME": str(home)}
 
@@ -110,20 +142,20 @@ def shared(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     """A server that draws at once; every visit has a key of its own."""
     environment = environment_of(tmp_path_factory.mktemp("shared") / "home")
     keys = [word for key in KEYS for word in ("--api-key", key)]
-    server = Running(("--model", "tiny", "--runtime", "null", *keys), 0.0, "", environment)
+    server = Running(("--model", "tiny", "--runtime", "null", *keys), environment)
     yield server
     server.kill()
 
 
 @pytest.fixture
 def serve(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Start a server on the fake engine: ``serve(*options, delay=, fails=)``."""
+    """Start a server on the fake engine: ``serve(*options, delay=, fails=, calls=)``."""
     environment = environment_of(tmp_path / "home")
     servers: list[Running] = []
 
-    def start(*options: str, delay: float = 0.0, fails: str = "", real: bool = False) -> Running:
+    def start(*options: str, real: bool = False, **settings: Any) -> Running:
         fake = () if real else ("--model", "tiny", "--runtime", "null")
-        servers.append(Running((*fake, *options), delay, fails, environment))
+        servers.append(Running((*fake, *options), environment, **settings))
         return servers[-1]
 
     yield start
