@@ -24,7 +24,7 @@ class Measurement:
     what: str
     """What it is, in words a reader of the table understands."""
     unit: str
-    """``s``, ``ms``, ``bytes``, ``ratio`` or ``percent``."""
+    """``s``, ``ms``, ``bytes``, ``count``, ``ratio`` or ``percent``."""
     samples: tuple[float, ...]
     """Every sample, in the order taken."""
     statistic: str = "median"
@@ -91,6 +91,8 @@ def write(
 def show(value: float, unit: str) -> str:
     """A figure as people read it."""
     if unit == "bytes":
+        if abs(value) < 1e6:
+            return f"{value / 1e3:.1f} kB"
         return f"{value / 1e9:.2f} GB" if value >= 1e8 else f"{value / 1e6:.1f} MB"
     if unit == "s":
         return f"{value:.3g} s" if value < 100 else f"{value:.0f} s"
@@ -100,4 +102,6 @@ def show(value: float, unit: str) -> str:
         return f"{value:.2f}x"
     if unit == "percent":
         return f"{value:.2g} %"
+    if unit == "count":
+        return f"{value:.0f}"
     return f"{value:.3g} {unit}"

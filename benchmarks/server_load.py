@@ -289,18 +289,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "server_load",
         f"Server: {given.requests} mixed requests from {given.clients} clients",
         [
-            Measurement("load_wrong", "Wrong answers and wrong pictures", "count",
-                        (float(len(found.wrong)),), target=0.0, note="; ".join(found.wrong[:5])),
-            Measurement("load_slope_bytes", f"Private memory a job adds, after {SETTLED_JOBS} jobs",
-                        "bytes", (slope(found.memory),), target=SLOPE_TARGET),
-            Measurement("load_requests", "Requests", "count", (float(given.requests),),
-                        note=", ".join(f"{kind} {n}" for kind, n in sorted(found.kinds.items()))),
+            Measurement(
+                "load_wrong",
+                f"{given.requests} mixed requests, {given.clients} clients: wrong answers",
+                "count",
+                (float(len(found.wrong)),),
+                target=0.0,
+                note="; ".join(found.wrong[:5]),
+            ),
+            Measurement(
+                "load_slope_bytes",
+                f"The same: memory a job adds, after {SETTLED_JOBS} jobs",
+                "bytes",
+                (slope(found.memory),),
+                target=SLOPE_TARGET,
+            ),
+            Measurement(
+                "load_requests",
+                "Requests",
+                "count",
+                (float(given.requests),),
+                note=", ".join(f"{kind} {n}" for kind, n in sorted(found.kinds.items())),
+            ),
             Measurement("load_seconds", "Seconds for all of it", "s", (seconds,)),
         ],
         machine_before=before,
         quick=given.requests < 200,
         notes=given.note,
-    )  # fmt: skip
+    )
     return 1 if found.wrong else 0
 
 

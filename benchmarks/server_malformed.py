@@ -272,20 +272,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "server_malformed",
         "Server: malformed requests",
         [
-            Measurement("malformed_wrong", "Answered 500, not at all, or good ones refused",
-                        "count", (float(len(found.wrong)),), target=0.0,
-                        note="; ".join(found.wrong[:3])),
-            Measurement("malformed_requests", "Requests", "count", (float(found.sent),),
-                        note="statuses: " + ", ".join(
-                            f"{status} {count}x" for status, count in sorted(found.statuses.items())
-                        )),
-            Measurement("malformed_slowest_seconds", "Slowest answer to one made here", "s",
-                        (found.slowest,)),
+            Measurement(
+                "malformed_wrong",
+                f"{found.sent} malformed requests: answered 500, not at all, or good ones refused",
+                "count",
+                (float(len(found.wrong)),),
+                target=0.0,
+                note="; ".join(found.wrong[:3]),
+            ),
+            Measurement(
+                "malformed_requests",
+                "Requests",
+                "count",
+                (float(found.sent),),
+                note="statuses: "
+                + ", ".join(
+                    f"{status} {count}x" for status, count in sorted(found.statuses.items())
+                ),
+            ),
+            Measurement(
+                "malformed_slowest_seconds",
+                "Slowest answer to one made here",
+                "s",
+                (found.slowest,),
+            ),
         ],
         machine_before=before,
         quick=given.count < 2000,
         notes=given.note,
-    )  # fmt: skip
+    )
     return 1 if found.wrong else 0
 
 

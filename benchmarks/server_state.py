@@ -258,15 +258,21 @@ def main(arguments: list[str] | None = None) -> int:
         "server_state",
         "Server: kill -9 at random points of a run, with --state",
         [
-            Measurement("state_wrong", "Jobs lost, doubled, damaged or drawn otherwise", "count",
-                        (float(len(wrong)),), target=0.0, note="; ".join(wrong[:5])),
+            Measurement(
+                "state_wrong",
+                f"kill -9, {given.rounds} runs of {given.jobs} jobs: lost, doubled or wrong",
+                "count",
+                (float(len(wrong)),),
+                target=0.0,
+                note="; ".join(wrong[:5]),
+            ),
             Measurement("state_jobs", "Jobs accepted", "count", (float(jobs),)),
             Measurement("state_kills", "Kills", "count", (float(kills),)),
         ],
         machine_before=before,
         quick=given.rounds < 10 or given.jobs < 50,
         notes=given.note,
-    )  # fmt: skip
+    )
     return 1 if wrong else 0
 
 

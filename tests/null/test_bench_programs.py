@@ -33,6 +33,8 @@ def test_measurement_takes_median_or_maximum_and_judges_it() -> None:
     [
         (450e6, "bytes", "0.45 GB"),
         (2.5e6, "bytes", "2.5 MB"),
+        (50e3, "bytes", "50.0 kB"),
+        (200.0, "count", "200"),
         (5.256, "s", "5.26 s"),
         (321.2, "s", "321 s"),
         (0.98, "ratio", "0.98x"),
