@@ -181,9 +181,9 @@ class Runtime(Protocol):
     """One engine.
 
     It may also have an attribute ``module``, the name of what ``probe`` imports, which is then
-    tried in another process where it may end this one (``sdlite.trial``); and a method ``absent``, which
-    gives, after ``probe``, devices it is made for that are not here: a ``RuntimeUnavailable`` by
-    device name.
+    tried in another process where it may end this one (``sdlite.trial``); and a method ``absent``,
+    which gives, after ``probe``, devices it is made for that are not here: a ``RuntimeUnavailable``
+    by device name.
     """
 
     name: ClassVar[str]
