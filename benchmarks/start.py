@@ -92,7 +92,7 @@ import sdlite
 from sdlite.ports import UnetPort
 job = json.loads(sys.argv[1])
 def first(self, *_, **__):
-    print(time.time() - job["start"], flush=True)
+    print(time.time() - job["start"], time.process_time(), flush=True)
     os._exit(0)
 UnetPort.predict = first
 with sdlite.load(job["package"], threads=job["threads"], **job["loading"]) as pipe:
@@ -109,12 +109,15 @@ def first_calls(package: Path, rounds: int, threads: int) -> list[Measurement]:
         ways["onnxruntime mapped"] = {"runtime": "onnxruntime", "memory_mode": "mapped"}
     found = []
     for way, loading in ways.items():
-        samples = []
+        samples, busy = [], []
         with tempfile.TemporaryDirectory() as folder:
             for _ in range(rounds + 1):
                 job = {"package": str(package), "threads": threads, "loading": loading}
                 words = ["-c", FIRST_CALL, json.dumps({**job, "start": time.time()})]
-                samples.append(float(child(words, SDLITE_HOME=folder)[1].splitlines()[-1]))
+                last = child(words, SDLITE_HOME=folder)[1].splitlines()[-1]
+                wall, processor = map(float, last.split())
+                samples.append(wall)
+                busy.append(processor)
         key = way.replace(" ", "_")
         found += [
             Measurement(
@@ -124,6 +127,13 @@ def first_calls(package: Path, rounds: int, threads: int) -> list[Measurement]:
                 tuple(samples[1:]),
                 target=CALL_TARGETS[way],
                 note="compile cache warm, weight files in the file cache",
+            ),
+            Measurement(
+                f"first_call_{key}_cpu_seconds",
+                f"{package.name}: processor seconds of all threads until then, {way}",
+                "s",
+                tuple(busy[1:]),
+                note="other work on the machine changes this less than wall-clock seconds",
             ),
             Measurement(
                 f"first_call_{key}_cold_seconds",
