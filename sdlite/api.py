@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdlite import registry
+from sdlite import registry, trial
 from sdlite.choices import CACHE_LIMIT
 from sdlite.engines import formats_of, takes_openvino
 from sdlite.foreign import is_foreign, open_foreign
 from sdlite.hardware import describe
-from sdlite.home import compiled_folder, find_model
+from sdlite.home import compiled_folder, find_model, folders
 from sdlite.package import Package
 from sdlite.pipeline import Pipeline
 from sdlite.planner import Budget, Preferences
@@ -60,6 +60,7 @@ def load(
     """
     path = find_model(model)
     package = open_foreign(path) if is_foreign(path) else Package.open(path)
+    trial.keep_in(folders().cache)
     if device is not None:
         registry.check_device(device, runtime)
     other = None if vae is None else open_vae(Path(vae), package)

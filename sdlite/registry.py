@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import cache
 from typing import cast
 
+from sdlite import trial
 from sdlite.engine import Runtime
 from sdlite.errors import RuntimeUnavailable, UnknownName
 from sdlite.hardware import describe
@@ -79,8 +80,6 @@ def probe(name: str) -> tuple[Device, ...]:
     module = getattr(runtime, "module", None)
     try:
         if module is not None:
-            from sdlite import trial
-
             trial.check(module)
         return tuple(runtime.probe())
     except RuntimeUnavailable:

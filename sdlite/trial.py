@@ -2,19 +2,17 @@
 
 Wheels built for features a processor does not have end the process that imports them, without a
 word. Where a processor has what all wheels known here are built for at most, nothing is tried;
-elsewhere once for each version of the engine, and the answer is kept in the cache folder.
+elsewhere once for each version of the engine, where there is a folder to keep the answer in.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import signal
-import subprocess
 import sys
+from pathlib import Path
 
-from sdlite import home
 from sdlite.errors import RuntimeUnavailable
 from sdlite.hardware import describe
 
@@ -25,6 +23,13 @@ ENOUGH = {"x86_64": "avx2", "arm64": "asimddp"}
 FILE = "engines.json"
 SECONDS = 120
 """An import that takes longer hangs."""
+_folder: Path | None = None
+
+
+def keep_in(folder: Path) -> None:
+    """Keep in a folder, for this process and later ones, which engines can be imported."""
+    global _folder  # one machine a process
+    _folder = folder
 
 
 def check(module: str) -> None:
@@ -35,18 +40,24 @@ def check(module: str) -> None:
         return
     if module in sys.modules or getattr(sys, "frozen", False):
         return
+    # Imported here, and below: next to nobody needs them.
+    import importlib.metadata
+
     try:
         version = importlib.metadata.version(module)
     except importlib.metadata.PackageNotFoundError:
         version = "unknown"
     key = f"{module} {version}, {machine.cpu_name}"
-    path = home.folders().cache / FILE
+    if _folder is None:
+        _try(module)
+        return
+    path = _folder / FILE
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known[key] is True:
-            return
-    except (OSError, ValueError, KeyError, TypeError):
+        known = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         known = {}
+    if known.get(key) is True:
+        return
     _try(module)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +67,8 @@ def check(module: str) -> None:
 
 
 def _try(module: str) -> None:
+    import subprocess
+
     command = [sys.executable, "-c", f"import {module}"]
     try:
         done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)

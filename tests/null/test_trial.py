@@ -24,7 +24,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Write the engine, on a processor that lacks what makes a trial needless."""
     old = replace(describe(), arch="x86_64", cpu_flags=("sse4_2",), cpu_name="Old")
     monkeypatch.setattr(trial, "describe", lambda: old)
-    monkeypatch.setenv("SDLITE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(trial, "_folder", None)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
 
     def write(code: str) -> Path:
@@ -56,11 +56,11 @@ def test_an_engine_that_ends_the_process_is_found_by_probe(
 
 def test_an_engine_that_runs_is_tried_once(make: Make, tmp_path: Path) -> None:
     path = make("")
+    trial.keep_in(tmp_path / "cache")
     trial.check(NAME)
     path.write_text("import os\nos._exit(3)\n")
     trial.check(NAME)
-    for folder in (tmp_path / "home").rglob(trial.FILE):
-        folder.write_text("{")
+    (tmp_path / "cache" / trial.FILE).write_text("{")
     with pytest.raises(RuntimeUnavailable, match=r"ends the process \(exit code 3\)"):
         trial.check(NAME)
 

@@ -31,13 +31,16 @@ LAYERS = (
         "destination",
         "hardware",
         "memory",
+        "trial",
         "registry",
         "chain",
         "tiles",
         "ports",
         "calls",
         "onnxfile",
+        "irfile",
         "foreign",
+        "foreigngraphs",
         "applefolder",
         "compilecache",
     ),
@@ -71,7 +74,8 @@ LAYERS = (
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
-ALLOWED_TO_RUNTIMES = {"engine", "types", "errors", "onnxfile", "hardware", "compilecache"}
+ALLOWED_TO_RUNTIMES = {"engine", "types", "errors", "onnxfile", "irfile", "hardware"}
+ALLOWED_TO_RUNTIMES |= {"compilecache"}
 ALLOWED_TO_EXPORT = {"choices", "manifest", "package", "types", "errors", "engine", "schema"}
 ALLOWED_TO_EXPORT |= {"adapterentry", "foreign", "memory", "noise", "onnxfile", "tensors"}
 ALLOWED_TO_EXPORT |= {"destination", "weightfile"}
