@@ -46,7 +46,7 @@ PREDICTIONS = ("epsilon", "v_prediction")
     "--scan",
     is_flag=True,
     help="For int8: also try each layer alone in 8 bits; those that change the result most stay in"
-    " 16. Minutes for small models, an hour for Stable Diffusion 1.5.",
+    " 16. Takes up to 8 runs of the U-Net and of the decoder for each of their layers.",
 )
 @click.option(
     "--format",
