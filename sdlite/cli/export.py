@@ -39,8 +39,8 @@ PREDICTIONS = ("epsilon", "v_prediction")
 @click.option(
     "--calibration",
     metavar="FILE",
-    help="For int8: prompts to draw while ranges are measured, one a line; for an upscaler a picture "
-    "or a folder of them. Default: built in.",
+    help="For int8: prompts to draw while ranges are measured, one a line; for an upscaler a "
+    "picture or a folder of them. Default: built in.",
 )
 @click.option(
     "--scan",
@@ -109,8 +109,8 @@ def export(
 
     SOURCE is a Stable Diffusion checkpoint: one .safetensors, .ckpt or .gguf file, or a diffusers
     folder. DEST is a new folder; without it the package goes to your models and is called like
-    SOURCE. SOURCE may also be an upscaler (ESRGAN, Real-ESRGAN, SwinIR; .pth, .safetensors, .onnx), which
-    becomes one .onnx file for sdlite upscale and --hires-upscaler.
+    SOURCE. SOURCE may also be an upscaler (ESRGAN, Real-ESRGAN, SwinIR; .pth, .safetensors, .onnx),
+    which becomes one .onnx file for sdlite upscale and --hires-upscaler.
     Nothing in SOURCE is executed. If the export fails or is interrupted, nothing is left of it.
 
     With --for, SOURCE is a ControlNet or T2I-Adapter (a file or diffusers folder), added to a model
@@ -149,7 +149,7 @@ def export(
             tell_added(added)
         return
     if is_upscaler(path):
-        if option := "prediction" if prediction is not None else given:
+        if option := "prediction" if prediction is not None else "scan" if scan else given:
             raise RequestError(f"{path.name} is an upscaler; --{option} is about checkpoints")
         whole = choice((*WHOLE_PRECISIONS, "int8"))("--precision", precision)
         _upscaler(path, dest, whole, name, force, as_json, calibration)

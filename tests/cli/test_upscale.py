@@ -101,3 +101,14 @@ def test_hires_with_an_unknown_network_offers_the_nearest(run: Run) -> None:
     done = run("generate", "a cat", "--hires", "2", "--hires-upscaler", "small ned")
     assert done.exit_code == 2
     assert "Did you mean 'small net'?" in done.stderr
+
+
+def test_an_upscaler_in_8_bits_says_how_alike_it_is(run: Run) -> None:
+    source = "small net.safetensors"
+    done = run("export", source, "--precision", "int8")
+    assert done.exit_code == 0, done.output
+    assert "in 8 bits" in done.stderr and "dB like itself" in done.stderr
+    done = run("export", source, "--precision", "w8", "--force")
+    assert done.exit_code == 2 and "--precision 'w8'" in done.stderr
+    done = run("export", source, "--precision", "int8", "--scan", "--force")
+    assert done.exit_code == 2 and "--scan is about checkpoints" in done.stderr
