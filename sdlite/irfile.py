@@ -36,8 +36,11 @@ _PRECISIONS = {"FP32": "f32", "FP16": "f16", "BF16": "bf16", "FP64": "f64", "BOO
 """Types as ports call them, where that is not the element type in capitals."""
 
 
-def read_ir(path: Path) -> GraphFile:
-    """Read an IR's XML; raises ``ValueError`` when it is none, ``OSError`` when unreadable."""
+def read_ir(path: Path, weights: str | None = None) -> GraphFile:
+    """Read an IR's XML; its weights lie beside it, in ``weights`` if that is given.
+
+    Raises ``ValueError`` when it is none, ``OSError`` when it is unreadable.
+    """
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"it is larger than {MAX_BYTES >> 20} MiB")
     data = path.read_bytes()
@@ -46,7 +49,7 @@ def read_ir(path: Path) -> GraphFile:
         raise ValueError("it declares entities, which an IR does not have")
     try:
         net = ET.fromstring(data)
-        found = _read(net, path)
+        found = _read(net, weights or path.with_suffix(WEIGHTS).name)
     except (ET.ParseError, KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"it is no OpenVINO IR: {error}") from error
     if net.tag != "net" or not found.outputs:
@@ -54,7 +57,7 @@ def read_ir(path: Path) -> GraphFile:
     return found
 
 
-def _read(net: ET.Element, path: Path) -> GraphFile:
+def _read(net: ET.Element, weights: str) -> GraphFile:
     found = GraphFile()
     layers = {layer.attrib["id"]: layer for layer in net.iterfind("layers/layer")}
     sources = {
@@ -80,7 +83,6 @@ def _read(net: ET.Element, path: Path) -> GraphFile:
             for size in filter(None, constant.get("shape", "").replace(" ", "").split(",")):
                 count *= int(size)
             found.elements[dtype] = found.elements.get(dtype, 0) + count
-            weights = path.with_suffix(WEIGHTS).name
             found.initializers[layer.attrib["name"]] = weights
             found.locations.add(weights)
     return found

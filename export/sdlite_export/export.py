@@ -47,6 +47,7 @@ from sdlite_export.emit.coreml.package import (
     plan_coreml,
     write_coreml,
 )
+from sdlite_export.emit.ir import check_openvino, write_irs
 from sdlite_export.narrow import NARROW, measured_recipes
 from sdlite_export.narrow import Progress as Progress
 from sdlite_export.recipe import Recipe, weights_only
@@ -54,7 +55,7 @@ from sdlite_export.source import Checkpoint, Prediction, open_source
 from sdlite_export.verify import verify_package
 from sdlite_export.weights import write_weights
 
-FORMATS = ("onnx", "coreml")
+FORMATS = ("onnx", "openvino", "coreml")
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction")
 GRAPH_ALLOWANCE = 16 << 20
 """Bytes kept free for graphs, tokenizer and manifest when disk space is checked."""
@@ -109,7 +110,8 @@ def export_package(
         precision: precision of the stored weights, ``fp16``, ``fp32``, ``int8`` (weights and
             activations of the U-Net and the decoder) or ``w8`` (weights alone); vectors stay
             float32, and sensitive layers ``fp16``.
-        format: ``onnx``, or ``coreml``, which stores in fp16.
+        format: ``onnx``; ``openvino``, which adds OpenVINO's own graphs over the same weights; or
+            ``coreml``, which stores in fp16.
         force: whether to replace a package.
         name: model name; that of the source by default.
         prediction: ``epsilon`` or ``v_prediction``, over what the source says or seems to be.
@@ -142,6 +144,8 @@ def export_package(
     check_replaceable(dest, force)
     if precision == "int8":
         find_engine()
+    if format == "openvino":
+        check_openvino()
     elif search:
         raise RequestError(f"a scan of layers is for precision int8, not for {precision}")
     prompts = None if calibration is None else read_prompts(calibration)
@@ -157,6 +161,8 @@ def export_package(
         plan_package(checkpoint, precision) if coreml is None else plan_coreml(checkpoint, coreml)
     )
     needed = sum(plan.size for plan in plans) + GRAPH_ALLOWANCE
+    if format == "openvino":
+        needed += max(plan.size for plan in plans)  # what OpenVINO saves, for a while
     if coreml is not None:
         needed += max(plan.size for plan in plans)  # a scratch file
     with package_folder(dest, needed, force=force) as folder:
@@ -166,6 +172,9 @@ def export_package(
             manifest = narrow_package(
                 checkpoint, folder, manifest, whole, prompts, progress, search
             )
+        if format == "openvino":
+            manifest = write_irs(folder, manifest)
+            write_manifest(folder, manifest)
         parity = verify_package(folder, manifest)
         if parity:
             manifest = replace(manifest, parity=parity)

@@ -68,14 +68,15 @@ def _as(value: Array, dtype: str) -> Array:
     return np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
 
 
-def read_safely(path: Path) -> GraphFile:
+def read_safely(path: Path, weights: str | None = None) -> GraphFile:
     """What a graph file says, once everything it refers to lies in its own folder.
 
+    ``weights`` names the file of an IR's weights beside it, where that is not called like it.
     Raises ``ValueError`` when the file is no ONNX file and no IR, or refers to a file outside,
     ``OSError`` when it cannot be read. A graph that is a link (as in a download cache) may have its
     data beside the file it leads to.
     """
-    found = read_ir(path) if path.suffix == IR else read_onnx(path)
+    found = read_ir(path, weights) if path.suffix == IR else read_onnx(path)
     folders = (path.parent.resolve(), path.resolve().parent)
     for location in sorted(found.locations):
         data = (path.parent / location).resolve()

@@ -120,7 +120,8 @@ class OvRuntime:
         place = Place(self.name, device.name, artifact.component, artifact.graph)
         path = root / artifact.graph
         try:
-            found = read_safely(path)
+            beside = None if artifact.weights is None else Path(artifact.weights).name
+            found = read_safely(path, beside)
             # An IR does not name its free dimensions; who describes the artifact does.
             found.inputs = list(artifact.inputs) or found.inputs
             found.outputs = list(artifact.outputs) or found.outputs

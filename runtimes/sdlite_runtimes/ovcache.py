@@ -13,6 +13,7 @@ import numpy as np
 from sdlite import compilecache
 from sdlite.engine import Artifact, LoadOptions
 from sdlite.hardware import cuts_off, describe
+from sdlite.irfile import SUFFIX as IR
 from sdlite.onnxfile import GraphFile
 from sdlite_runtimes.common import compile_key
 from sdlite_runtimes.ovsaturation import with_seven_bits
@@ -78,7 +79,9 @@ def compile_cached(
             log.info("%s", notes[-1])
     if not key:
         settings.pop("CACHE_MODE", None)
-    model = core.read_model(str(path))
+    # An IR does not say where its weights are; an ONNX file does.
+    apart = str(weights) if weights is not None and path.suffix == IR else ""
+    model = core.read_model(str(path), apart)
     keep = _replace(model, options, replaced)
     _fix(model, file, options.dimensions)
     _keep_narrow(model)

@@ -20,7 +20,7 @@ from sdlite.errors import RequestError
 from sdlite.settings import choice
 from sdlite.settings import size as size_of
 
-FORMATS = ("onnx", "coreml")
+FORMATS = ("onnx", "openvino", "coreml")
 ATTENTIONS = ("original", "split_einsum")
 PALETTES = ("4", "6", "8")
 PREDICTIONS = ("epsilon", "v_prediction")
@@ -52,7 +52,8 @@ PREDICTIONS = ("epsilon", "v_prediction")
     "--format",
     metavar="NAME",
     default="onnx",
-    help="onnx (the default), or coreml for a Mac's GPU and Neural Engine.",
+    help="onnx (the default), openvino (its own graphs beside those), or coreml for a Mac's GPU and"
+    " Neural Engine.",
 )
 @click.option(
     "--attention",
