@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 import sdlite
-from benchmarks.machine import machine, package_identity
+from benchmarks.machine import label, machine, package_identity
 from benchmarks.quality.judge_folder import HELD_OUT, load_prompts
 from benchmarks.record import RESULTS, Measurement, write
 from sdlite.home import find_model
@@ -86,13 +86,13 @@ def compare_latents(options: argparse.Namespace) -> None:
     )
     height, width = (8 * cells for cells in ours.shape[2:])
     write(
-        options.output / f"agree-latents-{package.name}.json",
+        options.output / f"agree-latents-{label(package)}.json",
         "agree",
-        f"Latents that should be the same: {package.name}, {width}x{height}, {options.steps} steps",
+        f"Latents that should be the same: {label(package)}, {width}x{height}, {options.steps} steps",
         [
             Measurement(
                 "latents_openvino_fp32",
-                f"{package.name}: OpenVINO fp32 against ONNX Runtime fp32, latents after "
+                f"{label(package)}: OpenVINO fp32 against ONNX Runtime fp32, latents after "
                 f"{options.steps} steps",
                 "relative error",
                 (float(np.linalg.norm(ours - expected) / np.linalg.norm(expected)),),
@@ -163,9 +163,9 @@ def main(arguments: list[str] | None = None) -> None:
         )
     package = find_model(options.model)
     write(
-        options.output / f"agree-{package.name}.json",
+        options.output / f"agree-{label(package)}.json",
         "agree",
-        f"Pictures that should be the same: {options.pictures} of {package.name}, "
+        f"Pictures that should be the same: {options.pictures} of {label(package)}, "
         f"{options.steps} steps",
         found,
         packages=[package_identity(package)],

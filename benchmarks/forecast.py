@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import machine, package_identity
+from benchmarks.machine import label, machine, package_identity
 from benchmarks.record import RESULTS, Measurement, write
 from benchmarks.runs import run
 
@@ -69,7 +69,7 @@ def compare(
     package: Path, loading: dict[str, Any], options: argparse.Namespace
 ) -> list[Measurement]:
     """Calibrate for the model's own size, then compare at every size."""
-    label = f"{package.name}, {loading.get('memory_mode', 'auto')}"
+    way = f"{label(package)}, {loading.get('memory_mode', 'auto')}"
     seconds, private, notes = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         same: dict[str, Any] = {"package": str(package), "folder": folder, "loading": loading}
@@ -84,13 +84,13 @@ def compare(
                 f"{facts['seconds']:.2f} s taken; {facts['told_private'] / 1e6:.0f} MB told, "
                 f"{facts['private'] / 1e6:.0f} MB taken"
             )
-    key = label.replace(", ", "_").replace("-", "_").replace(".", "_").lower()
+    key = way.replace(", ", "_").replace("-", "_").replace(".", "_").lower()
     note = "; ".join(notes)
     return [
-        Measurement(f"calibration_{key}", f"Calibration ({label})", "s", (took,), target=10.0),
+        Measurement(f"calibration_{key}", f"Calibration ({way})", "s", (took,), target=10.0),
         Measurement(
             f"time_error_{key}",
-            f"Error of the forecast, time of a whole picture ({label})",
+            f"Error of the forecast, time of a whole picture ({way})",
             "percent",
             tuple(seconds),
             "max",
@@ -99,7 +99,7 @@ def compare(
         ),
         Measurement(
             f"memory_error_{key}",
-            f"Error of the forecast, private memory at its highest ({label})",
+            f"Error of the forecast, private memory at its highest ({way})",
             "percent",
             tuple(private),
             "max",
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     for package in options.packages:
         for mode in options.modes:
             found += compare(package, {"memory_mode": mode, "threads": options.threads}, options)
-    names = "-".join(package.name for package in options.packages)
+    names = "-".join(label(package) for package in options.packages)
     write(
         options.output / f"forecast-{names}.json",
         "forecast",

@@ -65,6 +65,11 @@ def _without_folder(word: str) -> str:
     return name + separator + Path(path).name if os.sep in path else word
 
 
+def label(root: Path) -> str:
+    """What a package is called in titles and file names: its folder, or that of its model."""
+    return root.parent.name if root.name == "package" else root.name
+
+
 def package_identity(root: Path) -> dict[str, Any]:
     """What was run: the package's source, precision and the hash of its manifest."""
     manifest = read_manifest(root)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.limit import memory_limit
-from benchmarks.machine import machine, package_identity
+from benchmarks.machine import label, machine, package_identity
 from benchmarks.record import RESULTS, Measurement, write
 from benchmarks.runs import evict, generate
 from benchmarks.worker import Spec, Worker
@@ -231,7 +231,7 @@ def smallest(options: argparse.Namespace) -> None:
         print(notes[-1], flush=True)
     if least is None:
         raise SystemExit(f"no limit was enough: {notes[-1]}")
-    name = options.package.name
+    name = label(options.package)
     found = [
         Measurement(
             "smallest_limit_bytes",

@@ -15,7 +15,7 @@ import time
 import venv
 from pathlib import Path
 
-from benchmarks.machine import machine, package_identity
+from benchmarks.machine import label, machine, package_identity
 from benchmarks.record import RESULTS, Measurement, write
 from benchmarks.runs import run
 from sdlite.package import Package
@@ -122,7 +122,7 @@ def first_calls(package: Path, rounds: int, threads: int) -> list[Measurement]:
         found += [
             Measurement(
                 f"first_call_{key}_seconds",
-                f"{package.name}: process start to first U-Net call, {way}",
+                f"{label(package)}: process start to first U-Net call, {way}",
                 "s",
                 tuple(samples[1:]),
                 target=CALL_TARGETS[way],
@@ -130,14 +130,14 @@ def first_calls(package: Path, rounds: int, threads: int) -> list[Measurement]:
             ),
             Measurement(
                 f"first_call_{key}_cpu_seconds",
-                f"{package.name}: processor seconds of all threads until then, {way}",
+                f"{label(package)}: processor seconds of all threads until then, {way}",
                 "s",
                 tuple(busy[1:]),
                 note="other work on the machine changes this less than wall-clock seconds",
             ),
             Measurement(
                 f"first_call_{key}_cold_seconds",
-                f"{package.name}: the same with an empty compile cache, {way}",
+                f"{label(package)}: the same with an empty compile cache, {way}",
                 "s",
                 (samples[0],),
             ),
@@ -233,9 +233,9 @@ def main(arguments: list[str] | None = None) -> None:
     if options.first_call is not None:
         package: Path = options.first_call
         write(
-            options.output / f"start-{package.name}.json",
+            options.output / f"start-{label(package)}.json",
             "start",
-            f"Start of {package.name}",
+            f"Start of {label(package)}",
             first_calls(package, min(rounds, 5), options.threads),
             packages=[package_identity(package)],
             machine_before=before,
