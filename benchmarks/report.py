@@ -34,6 +34,7 @@ ORDER = (
     "export",
     "export-families",
     "export-shapes",
+    "merge",
     "start",
     "server",
     "server-sd15",
@@ -45,7 +46,7 @@ ORDER = (
 """Result files in the order they are shown; others follow by name."""
 
 PROGRAMS = (
-    *("speed", "pictures", "bare", "memory", "forecast", "agree", "export", "start"),
+    *("speed", "pictures", "bare", "memory", "forecast", "agree", "export", "merge", "start"),
     *("server", "server_cancel", "server_load", "server_state", "server_malformed"),
 )
 

@@ -21,7 +21,7 @@ from sdlite.engine import (
     report_of,
 )
 from sdlite.errors import EngineError, PackageInvalid
-from sdlite.memory import prefer_huge_pages, release_free_memory, reuse_freed_memory
+from sdlite.memory import release_free_memory, reuse_freed_memory
 from sdlite.tiles import TiledSession
 from sdlite.types import Array, Device
 
@@ -36,19 +36,19 @@ class ChainSession:
         self,
         sessions: Sequence[Session],
         where: Callable[[str], Exception],
-        release_every: int = 0,
-        huge_pages: bool = False,
+        release: bool = False,
+        pooled: bool = False,
     ) -> None:
         """Work out who takes what.
 
         Args:
             sessions: the segments in order.
             where: makes the error for a chain that does not fit.
-            release_every: give freed memory back to the system after so many segments; 0: never.
-            huge_pages: ask for them: a tenth less time, and more memory.
+            release: give freed memory back to the system after each segment.
+            pooled: the sessions share memory, and what they give lies in it.
         """
-        self._huge_pages = huge_pages
-        self._release_every = release_every
+        self._release = release
+        self._pooled = pooled
         self._sessions = tuple(sessions)
         self._where = where
         made: set[str] = set()
@@ -110,14 +110,14 @@ class ChainSession:
         values = dict(inputs)
         for index, session in enumerate(self._sessions):
             between()
-            if self._huge_pages:
-                prefer_huge_pages()
             values.update(session.run({spec.name: values[spec.name] for spec in session.inputs}))
             for name in self._drop[index]:
                 del values[name]
-            if self._release_every and (index + 1) % self._release_every == 0:
+            if self._release:
                 release_free_memory()
-        return {spec.name: values[spec.name] for spec in self._outputs}
+        found = {spec.name: values[spec.name] for spec in self._outputs}
+        # What a caller keeps must not keep the pool.
+        return {name: value.copy() for name, value in found.items()} if self._pooled else found
 
     def close(self) -> None:
         """Close every segment."""
@@ -134,6 +134,10 @@ def open_chain(
     tiles: int = 1,
 ) -> Session:
     """Open one graph, or a chain of them in the order of their ``index``, as one session.
+
+    In mapped mode the graphs of a chain share a pool of memory, and keep it. Where memory matters
+    most (``frugal``), and where graphs hold whole pictures, as in a decoder, every freed block goes
+    back to the system, which takes less memory and more time.
 
     A chain of the variant ``tiles`` runs in bands of rows, ``tiles`` of them where most is needed;
     its graphs are opened while it runs. Raises ``PackageInvalid`` when indices are not 0..n-1,
@@ -159,6 +163,10 @@ def open_chain(
 
         return TiledSession(chain, opens, tiles, keep=options.memory_mode != "mapped")
 
+    mapped = options.memory_mode == "mapped"
+    pooled = mapped and not options.frugal and not is_heavy(chain)
+    options = replace(options, pooled=pooled)
+
     def where(detail: str) -> EngineError:
         graph = f"{first.graph} ... {chain[-1].graph}"
         return EngineError(runtime.name, device.name, first.component, graph, detail)
@@ -167,28 +175,11 @@ def open_chain(
     try:
         for artifact in chain:
             sessions.append(runtime.load(artifact, root, device, options))
-        huge = options.memory_mode == "mapped" and not options.frugal
-        return ChainSession(sessions, where, _release_every(chain, options), huge)
+        return ChainSession(sessions, where, mapped and not pooled, pooled)
     except BaseException:
         for session in sessions:
             session.close()
         raise
-
-
-def _release_every(chain: Sequence[Artifact], options: LoadOptions) -> int:
-    """After how many segments freed memory goes back to the system.
-
-    glibc finds no place for aligned blocks in the holes that earlier ones left, so the peak grows
-    with every segment until they are given back. For SD1.5's U-Net at 512x512 that is 0.29 GB when
-    it is done after each segment, 0.43 GB four times a run, and 0.48 GB once; after each it costs a
-    quarter of the time. Few segments that hold whole pictures, as in a decoder, take so long that
-    it costs nothing.
-    """
-    if options.memory_mode != "mapped":
-        return 0
-    if options.frugal or is_heavy(chain):
-        return 1
-    return max(1, len(chain) // 4)
 
 
 def is_heavy(chain: Sequence[Artifact]) -> bool:

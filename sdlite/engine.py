@@ -105,6 +105,9 @@ class LoadOptions:
     """``normal`` (fastest) or ``mapped`` (weights stay evictable file pages)."""
     frugal: bool = False
     """Whether memory that is freed goes back to the system at once, at the cost of some time."""
+    pooled: bool = False
+    """Whether sessions so opened share memory for what they compute, and keep it until all of them
+    are closed: for graphs that run one after another."""
     dimensions: Mapping[str, int] = field(default_factory=dict)
     """Values for free dimensions, by name; those given become static."""
     weights: Mapping[str, Array] = field(default_factory=dict)

@@ -19,11 +19,7 @@ from typing import Any
 
 # Parameters of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
-_M_TOP_PAD = -2
 _M_MMAP_THRESHOLD = -3
-_MADV_HUGEPAGE = 14
-_advised: int | None = None
-"""Where the heap ended when huge pages were last asked for."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def high_water() -> int | None:
 def reuse_freed_memory() -> None:
     """Let the C library (glibc) use freed memory again instead of giving it back at every chance.
 
-    A chain of graphs allocates and frees tensors of a few megabytes all the time. By default glibc
+    A graph allocates and frees tensors of a few megabytes all the time. By default glibc
     returns such blocks and asks for them again: page faults that take a third of the time of a
     mapped SD1.5 U-Net call. Blocks of 32 MiB and more, its own upper bound, still come and go.
     It holds for the whole process; ``release_free_memory`` still gives everything back.
@@ -82,53 +78,6 @@ def reuse_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)
-        # The heap grows by much at once, which takes no memory, so that little of it is touched
-        # before huge pages are asked for.
-        mallopt(_M_TOP_PAD, 128 << 20)
-
-
-def prefer_huge_pages() -> None:
-    """Ask for pages of 2 MiB where the heap grew since the last time (Linux with glibc).
-
-    Tensors of a few megabytes that come and go cost a page fault for every 4 KiB of them, unless
-    the heap lies in huge pages. glibc asks for those only when a variable is set before the process
-    starts (``GLIBC_TUNABLES=glibc.malloc.hugetlb=1``); this does it from within, for memory that is
-    first touched after the call. Where the system gives huge pages to nobody nothing changes.
-    """
-    global _advised  # one heap a process
-    libc, start = _libc(), _heap_start()
-    if libc is None or start is None:
-        return
-    end = libc.sbrk(0)
-    if end is None or end == _advised or end <= start:
-        return
-    libc.madvise(start, end - start, _MADV_HUGEPAGE)
-    _advised = end
-
-
-@cache
-def _heap_start() -> int | None:
-    """Where the heap begins, at a page; None where the system has no such thing."""
-    try:
-        maps = Path("/proc/self/maps").read_text("ascii", "replace")
-    except OSError:
-        return None
-    for line in maps.splitlines():
-        if line.endswith("[heap]"):
-            return int(line.partition("-")[0], 16)
-    return None
-
-
-@cache
-def _libc() -> Any:
-    """glibc with the types of what is called in it; None where the C library is another."""
-    if _c_function("malloc_trim") is None:
-        return None
-    libc = ctypes.CDLL(None)
-    libc.sbrk.restype = ctypes.c_void_p
-    libc.sbrk.argtypes = [ctypes.c_ssize_t]
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    return libc
 
 
 def release_free_memory() -> None:

@@ -9,17 +9,15 @@ arena and no memory pattern (both keep memory that a phase no longer needs).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from sdlite.compilecache import engine_folder
-from sdlite.engine import Artifact, LoadOptions, SessionReport, TensorSpec
+from sdlite.engine import Artifact, LoadOptions, SessionReport, TensorSpec, nothing
 from sdlite.errors import EngineError, RequestError, RuntimeUnavailable, UnknownName
 from sdlite.types import Array, Device
-from sdlite_runtimes import ortproviders, ortsupport
+from sdlite_runtimes import ortpool, ortproviders, ortsupport
 from sdlite_runtimes.common import Place, compile_key, feed_of, read_safely
 from sdlite_runtimes.ortproviders import PROVIDERS
 
@@ -30,13 +28,19 @@ class OrtSession:
     """One graph opened by ONNX Runtime; ``run`` may be called from several threads at once."""
 
     def __init__(
-        self, session: Any, place: Place, keep: Sequence[object], report: SessionReport
+        self,
+        session: Any,
+        place: Place,
+        keep: Sequence[object],
+        report: SessionReport,
+        closed: Callable[[], None] = nothing,
     ) -> None:
         self._session: Any = session
         self.report = report
         self._place = place
         # Replaced weights are read where they lie: they must live as long as the session.
         self._keep = list(keep)
+        self._closed = closed
         self._inputs = tuple(ortsupport.spec_of(node, place) for node in session.get_inputs())
         self._outputs = tuple(ortsupport.spec_of(node, place) for node in session.get_outputs())
 
@@ -67,6 +71,7 @@ class OrtSession:
         """Free the graph and its weights; a call still running in another thread ends first."""
         self._session = None
         self._keep.clear()
+        self._closed()
 
 
 class OrtRuntime:
@@ -145,14 +150,9 @@ class OrtRuntime:
                 )
                 folder = engine_folder(options.cache, key, options.cache_limit)
             external = {name for name, data in file.initializers.items() if data is not None}
-            # A graph of a chain holds some of the component's weights; ORT refuses other names.
-            names = [name for name in options.weights if name in external]
-            keep = [
-                ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(options.weights[name]))
-                for name in names
-            ]
-            if names:
-                settings.add_external_initializers(names, keep)
+            keep = ortsupport.replace_weights(ort, settings, options.weights, external)
+            if options.pooled:
+                ortpool.join(ort, settings)
             session = ort.InferenceSession(
                 str(path),
                 settings,
@@ -165,7 +165,9 @@ class OrtRuntime:
         opened = session.get_providers()[0]
         if opened != provider.name:
             raise place.error(f"asked for {provider.name}, ONNX Runtime opened {opened}")
-        return OrtSession(session, place, keep, _report(session, artifact, place))
+        report = _report(session, artifact, place)
+        closed = ortpool.enter(ort) if options.pooled else nothing
+        return OrtSession(session, place, keep, report, closed)
 
 
 def _report(session: Any, artifact: Artifact, place: Place) -> SessionReport:

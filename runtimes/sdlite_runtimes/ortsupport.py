@@ -7,13 +7,17 @@ import importlib.metadata
 import io
 import logging
 import re
+from collections.abc import Mapping
 from functools import cache
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from sdlite.engine import LoadOptions, TensorSpec
 from sdlite.errors import RequestError, RuntimeUnavailable, UnknownName
 from sdlite.hardware import cuts_off, describe
+from sdlite.types import Array
 from sdlite_runtimes.common import Place
 from sdlite_runtimes.ortproviders import Provider
 
@@ -123,6 +127,21 @@ def _fix(provider: Provider) -> str:
             'pip install "onnxruntime-gpu[cuda,cudnn]"'
         )
     return "Update the driver of the GPU"
+
+
+def replace_weights(
+    ort: ModuleType, settings: Any, weights: Mapping[str, Array], external: set[str]
+) -> list[Any]:
+    """Give ``weights`` in place of the file's; returns what must live as long as the session.
+
+    A graph of a chain holds some of a component's weights, those in ``external``; ONNX Runtime
+    refuses other names.
+    """
+    names = [name for name in weights if name in external]
+    keep = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(weights[name])) for name in names]
+    if names:
+        settings.add_external_initializers(names, keep)
+    return keep
 
 
 def session_options(

@@ -251,6 +251,55 @@ def test_mapped_weights_stay_in_the_file(tmp_path: Path, mode: str, least: int, 
     assert least <= grown < most
 
 
+POOL = """
+import sys
+from pathlib import Path
+import numpy as np
+from sdlite.memory import release_free_memory, snapshot
+from tests.engines import graphs
+from tests.engines.test_onnxruntime import load
+
+def private():
+    release_free_memory()
+    return snapshot().private_bytes >> 20
+
+root = Path(sys.argv[1])
+artifact = graphs.linear(root, "float16", side=1024, layers=8)
+x = np.ones((4096, 1024), np.float32)  # 16 MiB, and so is every layer's output
+plain = load(root, artifact, memory_mode="mapped")
+expected = plain.run({"x": x})["y"]
+plain.close()
+start = private()
+sessions = [load(root, artifact, memory_mode="mapped", pooled=True) for _ in range(3)]
+opened = private()
+for session in sessions:
+    assert np.array_equal(session.run({"x": x})["y"], expected)
+ran = private()
+last = sessions[0].run({"x": x})["y"]
+for session in sessions:
+    session.close()
+    session.close()
+assert np.array_equal(last, expected)  # an array outlives what made it
+del last
+again = load(root, artifact, memory_mode="mapped", pooled=True)
+again.close()
+print(opened - start, ran - start, private() - start)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="exact only with Linux's figures")
+def test_sessions_share_a_pool_until_all_are_closed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", POOL, str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 0, done.stderr
+    opened, ran, closed = map(int, done.stdout.split())
+    assert opened < 8
+    assert 30 < ran < 80  # what one of them needs, not all three, and kept
+    assert closed < 8
+
+
 @pytest.mark.usefixtures("fresh_engine")
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

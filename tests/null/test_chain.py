@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from sdlite.chain import ChainSession, _release_every, open_chain
+from sdlite import chain
+from sdlite.chain import ChainSession, open_chain
 from sdlite.engine import Artifact, LoadOptions, TensorSpec
 from sdlite.errors import Cancelled, EngineError, PackageInvalid
 from sdlite.types import Array, Device
@@ -51,14 +53,37 @@ def segments(activations: int, count: int = 46) -> list[Artifact]:
     return [Artifact(*facts, activation_bytes=activations)] * count
 
 
-def test_when_freed_memory_goes_back() -> None:
-    mapped = LoadOptions(memory_mode="mapped")
-    frugal = LoadOptions(memory_mode="mapped", frugal=True)
-    assert _release_every(segments(100 << 20), mapped) == 11
-    assert _release_every(segments(100 << 20), frugal) == 1
-    assert _release_every(segments(300 << 20), mapped) == 1
-    assert _release_every(segments(1, count=3), mapped) == 1
-    assert _release_every(segments(100 << 20), LoadOptions()) == 0
+def test_who_shares_memory_and_who_gives_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    given = []
+
+    class Fake:
+        name: ClassVar[str] = "fake"
+
+        def load(
+            self, artifact: Artifact, root: Path, device: Device, options: LoadOptions
+        ) -> Adds:
+            asked.append(options.pooled)
+            return Adds(f"x{artifact.index}", f"x{artifact.index + 1}")
+
+    monkeypatch.setattr(chain, "release_free_memory", lambda: given.append(1))
+    x = np.ones(1, np.float32)
+    for activations, mode, frugal, pooled, releases in (
+        (100 << 20, "mapped", False, True, 0),
+        (100 << 20, "mapped", True, False, 3),
+        (300 << 20, "mapped", False, False, 3),
+        (100 << 20, "normal", False, False, 0),
+    ):
+        asked.clear()
+        given.clear()
+        options = LoadOptions(memory_mode=mode, frugal=frugal)
+        artifacts = [replace(part, index=i) for i, part in enumerate(segments(activations, 3))]
+        session = open_chain(Fake(), artifacts, tmp_path, DEVICE, options)  # type: ignore[arg-type]
+        outputs = session.run({"x0": x})
+        assert asked == [pooled] * 3
+        assert (list(outputs), len(given)) == (["x3"], releases)
 
 
 def test_routes_by_name_and_drops_after_last_use() -> None:

@@ -118,21 +118,3 @@ print(kept >> 20, left >> 20)
     kept, left = map(int, done.stdout.split())
     assert kept > 48
     assert left < 16
-
-
-def test_the_heap_is_asked_for_in_huge_pages() -> None:
-    code = """
-import ctypes
-from pathlib import Path
-from sdlite import memory
-memory.reuse_freed_memory()
-block = ctypes.create_string_buffer(16 << 20)
-memory.prefer_huge_pages()
-memory.prefer_huge_pages()
-part = Path("/proc/self/smaps").read_text().partition("[heap]")[2]
-print(next(line for line in part.splitlines() if line.startswith("VmFlags")))
-"""
-    if memory._libc() is None or not Path("/sys/kernel/mm/transparent_hugepage").exists():
-        pytest.skip("no glibc, or a kernel without huge pages")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert " hg" in done.stdout
