@@ -135,9 +135,8 @@ def open_chain(
 ) -> Session:
     """Open one graph, or a chain of them in the order of their ``index``, as one session.
 
-    In mapped mode the graphs of a chain share a pool of memory, and keep it. Where memory matters
-    most (``frugal``), and where graphs hold whole pictures, as in a decoder, every freed block goes
-    back to the system, which takes less memory and more time.
+    In mapped mode the graphs of a chain share a pool of memory, which is kept between calls. Where
+    they hold whole pictures, as in a decoder, freed memory goes back to the system after each.
 
     A chain of the variant ``tiles`` runs in bands of rows, ``tiles`` of them where most is needed;
     its graphs are opened while it runs. Raises ``PackageInvalid`` when indices are not 0..n-1,
@@ -164,7 +163,7 @@ def open_chain(
         return TiledSession(chain, opens, tiles, keep=options.memory_mode != "mapped")
 
     mapped = options.memory_mode == "mapped"
-    pooled = mapped and not options.frugal and not is_heavy(chain)
+    pooled = mapped and not is_heavy(chain)
     options = replace(options, pooled=pooled)
 
     def where(detail: str) -> EngineError:

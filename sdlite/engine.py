@@ -103,8 +103,6 @@ class LoadOptions:
     """Compute threads; None lets the engine decide."""
     memory_mode: str = "normal"
     """``normal`` (fastest) or ``mapped`` (weights stay evictable file pages)."""
-    frugal: bool = False
-    """Whether memory that is freed goes back to the system at once, at the cost of some time."""
     pooled: bool = False
     """Whether sessions so opened share memory for what they compute, and keep it until all of them
     are closed: for graphs that run one after another."""

@@ -26,13 +26,12 @@ STORED_BYTES = {"fp16": 2, "int8": 1, "w8": 1, "w4": 0.5}
 """Bytes of most numbers of a weight file by its precision; 4 for others."""
 OPENING_INT8 = 5.0
 """Private bytes for each byte of 8-bit weights while ONNX Runtime opens them normally."""
-HOLES = 2.5
-"""Private bytes of a chain for each byte its segments need, because freed memory stays a while: for
-SD1.5's U-Net 385 MB of 153."""
-HOLES_FRUGAL = 1.9
-"""The same where freed memory goes back at once: 241 MB of 153 in calls alone, 299 in a run."""
+HOLES = 1.8
+"""Private bytes of a chain for each byte its largest segment needs, because of holes between what
+is freed and what is asked for: for SD1.5's U-Net 216 MB of 153 in calls alone."""
 HOLES_HEAVY = 1.2
-"""The same for segments that hold whole pictures: 871 MB of 742 for SD1.5's decoder."""
+"""The same for segments that hold whole pictures and give back what they free: 871 MB of 742 for
+SD1.5's decoder."""
 FLASH = ("fused", "segment")
 """Variants whose attention never holds all scores."""
 
@@ -46,7 +45,6 @@ def component_bytes(
     size: tuple[int, int],
     batch: int,
     tiles: int = 1,
-    frugal: bool = False,
 ) -> tuple[int, int]:
     """Bytes of a component while it runs: private ones, and pages of its weight file.
 
@@ -59,7 +57,6 @@ def component_bytes(
         size: width and height of a picture.
         batch: pictures in a call.
         tiles: bands of rows it works in.
-        frugal: whether freed memory goes back to the system at once.
     """
     stored, computed = weight_bytes(package, artifacts[0].component, artifacts)
     mapped = mode == "mapped"
@@ -83,7 +80,7 @@ def component_bytes(
         # It copies the weights once, and what flows through is 16 bits wide.
         return stored + activations // 2, 0
     if mapped and tiles == 1 and artifacts[0].variant.startswith("segment"):
-        holes = HOLES_HEAVY if is_heavy(artifacts) else HOLES_FRUGAL if frugal else HOLES
+        holes = HOLES_HEAVY if is_heavy(artifacts) else HOLES
         activations = int(activations * holes)
     if runtime == "openvino":
         # It packs the weights for what it computes in, and reads them from pages of the file.

@@ -171,7 +171,6 @@ class _Way:
     call_batch: int
     resident: bool
     tiles: int
-    frugal: bool
     apart: bool = False
     """Whether the autoencoder runs on the processor beside a GPU."""
 
@@ -206,8 +205,7 @@ def _ways(
             )
         tiles = [wanted]
     return [
-        _Way(batch, resident, count, frugal, apart)
-        for frugal in ((False, True) if mode == "mapped" else (False,))
+        _Way(batch, resident, count, apart)
         for batch, resident in held
         for apart in ((False, True) if device.own_memory and not resident else (False,))
         for count in (tiles if apart or not device.own_memory else tiles[:1])
@@ -309,7 +307,6 @@ def _place(
     options = LoadOptions(
         threads=preferences.threads,
         memory_mode=mode,
-        frugal=way.frugal,
         # Tiles have a size of their own.
         dimensions={}
         if tiles > 1
@@ -322,7 +319,7 @@ def _place(
         cache_limit=preferences.cache_limit,
     )
     private, mapped = component_bytes(
-        package, artifacts, device, mode, precision, size, batch, tiles, way.frugal
+        package, artifacts, device, mode, precision, size, batch, tiles
     )
     if component in preferences.replaced:
         private += package.weight_file(component).file.size
@@ -375,8 +372,6 @@ def _reasons(
         names = " and ".join(p.component for p in tiled)
         why_tiles = "as asked" if preferences.vae_tiles else "to save on activations"
         reasons.append(f"{names} in {tiled[0].tiles} tiles, {why_tiles}")
-    if chosen.placement("unet").options.frugal:
-        reasons.append("freed memory goes back to the system at once, at the cost of some time")
     if chosen.shape.guided and chosen.call_batch == 1:
         fixed = chosen.placement("unet").device.fixed_sizes
         why_calls = "for steps without guidance" if chosen.shape.partly and fixed else None

@@ -5,7 +5,7 @@ time it costs a page fault for every 4 KiB of it, a fifth of the time of a mappe
 holes that make the peak higher. ONNX Runtime can share one arena between sessions, so that what one
 leaves the next takes. It takes its memory from the system in regions and gives a region back only
 when told to while a graph runs, and never the first; so the first one is made small, and the graph
-that is run is one that does nothing.
+that is run is one of one number.
 """
 
 from __future__ import annotations
@@ -17,16 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from sdlite_runtimes import ortsupport
+
 FIRST_BYTES = 1 << 16
 """The region that stays."""
 REGION_BYTES = 384 << 20
 """The next one; of it only what is used takes memory. SD1.5's U-Net at 512x512 fits in."""
-NOTHING = (
-    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04'
-    b"\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
-)
-"""An ONNX model, opset 13: y (float32, of one element) is x."""
-
 _lock = threading.Lock()
 _users = 0
 _flusher: Any = None
@@ -55,7 +51,7 @@ def join(ort: ModuleType, settings: Any) -> None:
         own.add_session_config_entry("session.use_env_allocators", "1")
         own.intra_op_num_threads = own.inter_op_num_threads = 1
         own.log_severity_level = 4
-        _flusher = ort.InferenceSession(NOTHING, own, providers=["CPUExecutionProvider"])
+        _flusher = ort.InferenceSession(ortsupport.TRIAL, own, providers=["CPUExecutionProvider"])
         _flush(ort)
 
 

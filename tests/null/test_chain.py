@@ -70,15 +70,14 @@ def test_who_shares_memory_and_who_gives_it_back(
 
     monkeypatch.setattr(chain, "release_free_memory", lambda: given.append(1))
     x = np.ones(1, np.float32)
-    for activations, mode, frugal, pooled, releases in (
-        (100 << 20, "mapped", False, True, 0),
-        (100 << 20, "mapped", True, False, 3),
-        (300 << 20, "mapped", False, False, 3),
-        (100 << 20, "normal", False, False, 0),
+    for activations, mode, pooled, releases in (
+        (100 << 20, "mapped", True, 0),
+        (300 << 20, "mapped", False, 3),
+        (100 << 20, "normal", False, 0),
     ):
         asked.clear()
         given.clear()
-        options = LoadOptions(memory_mode=mode, frugal=frugal)
+        options = LoadOptions(memory_mode=mode)
         artifacts = [replace(part, index=i) for i, part in enumerate(segments(activations, 3))]
         session = open_chain(Fake(), artifacts, tmp_path, DEVICE, options)  # type: ignore[arg-type]
         outputs = session.run({"x0": x})

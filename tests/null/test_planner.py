@@ -10,7 +10,7 @@ import pytest
 
 from sdlite.engine import Artifact, FileEntry, TensorSpec
 from sdlite.errors import NoPlan, RequestError, UnknownName
-from sdlite.footprint import HOLES, HOLES_FRUGAL
+from sdlite.footprint import HOLES
 from sdlite.manifest import (
     Defaults,
     LatentSpace,
@@ -143,15 +143,8 @@ def test_is_pure(sd15: Package) -> None:
 def test_a_chain_keeps_its_order_and_counts_its_largest_part(sd15: Package) -> None:
     unet = make(sd15, limit=GB).placement("unet")
     assert [a.index for a in unet.artifacts] == [0, 1]
-    assert unet.private_bytes == 225_000_000 * HOLES and not unet.options.frugal
+    assert unet.private_bytes == 225_000_000 * HOLES
     assert unet.mapped_bytes == 1_719_000_000
-
-
-def test_freed_memory_goes_back_at_once_where_that_is_what_is_missing(sd15: Package) -> None:
-    made = make(sd15, limit=480_000_000)
-    unet = made.placement("unet")
-    assert unet.private_bytes == 225_000_000 * HOLES_FRUGAL and unet.options.frugal
-    assert "freed memory goes back to the system at once, at the cost of some time" in made.reasons
 
 
 def test_widened_weights_count_where_they_are_widened_in_every_call(sd15: Package) -> None:
