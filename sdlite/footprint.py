@@ -26,9 +26,9 @@ STORED_BYTES = {"fp16": 2, "int8": 1, "w8": 1, "w4": 0.5}
 """Bytes of most numbers of a weight file by its precision; 4 for others."""
 OPENING_INT8 = 5.0
 """Private bytes for each byte of 8-bit weights while ONNX Runtime opens them normally."""
-HOLES = 1.8
+HOLES = 1.6
 """Private bytes of a chain for each byte its largest segment needs, because of holes between what
-is freed and what is asked for: for SD1.5's U-Net 216 MB of 153 in calls alone."""
+is freed and what is asked for: for SD1.5's U-Net 216 MB of 153 in calls alone, 242 in a run."""
 HOLES_HEAVY = 1.2
 """The same for segments that hold whole pictures and give back what they free: 871 MB of 742 for
 SD1.5's decoder."""
