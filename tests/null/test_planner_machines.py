@@ -134,7 +134,6 @@ class Expected:
     calls: int = 1
     """U-Net calls a guided step takes."""
     tiles: int = 1
-    frugal: bool = False
 
 
 def seen(made: Plan) -> Expected:
@@ -149,7 +148,6 @@ def seen(made: Plan) -> Expected:
         made.resident,
         2 // made.call_batch,
         decoder.tiles,
-        unet.options.frugal,
     )
 
 
@@ -164,7 +162,7 @@ NAN_DECODER = Relief(precisions=(("vae_decoder", "fp32"),))
         pytest.param(
             machine(0.4, ORT),
             Relief(),
-            Expected(PROCESSOR, PROCESSOR, "mapped", calls=2, tiles=8, frugal=True),
+            Expected(PROCESSOR, PROCESSOR, "mapped", calls=2, tiles=8),
             id="512 MB board",
         ),
         pytest.param(
