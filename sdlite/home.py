@@ -146,7 +146,7 @@ def find_model(name_or_path: str | Path) -> Path:
         return _ready(model)
     if text and exists(path):
         return _ready(_classify(path))
-    if named or not text:
+    if not text or (named and path.suffix.lower() not in CHECKPOINTS):
         raise UnknownName("model", text, model_names())
     raise RequestError(f"no model at {path}: there is no such file or folder")
 

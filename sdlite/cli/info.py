@@ -29,12 +29,16 @@ def info(pictures: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_parsed(name, text) for name, text in found.items()], indent=1))
         return
+    empty = [name for name, text in found.items() if text is None]
     for name, text in found.items():
         if text is None:
-            raise SdliteError(f"{name} carries no parameters")
+            continue
         if len(found) > 1:
             click.echo(f"{name}:")
         click.echo(harmless(text, lines=True))
+    if empty:
+        carry = "carries" if len(empty) == 1 else "carry"
+        raise SdliteError(f"{', '.join(empty)} {carry} no parameters")
 
 
 def _parsed(name: str, text: str | None) -> dict[str, object]:

@@ -50,6 +50,7 @@ HUGE = "9" * 5000
         (["a", "--format", "pgn"], "Did you mean 'png'?"),
         (["a", "--model", "tony"], "unknown model 'tony'. Did you mean 'tiny'?"),
         (["a", "--model", "./none"], "no such file or folder"),
+        (["a", "--model", "none.safetensors"], "no model at none.safetensors: there is no such"),
         (["a", "--runtime", "nul"], "Did you mean 'null'?"),
         (["a", "--device", "gpu"], "unknown device 'gpu'"),
         (["a", "-o", "a.bmp"], "use .png, .jpg or .webp"),

@@ -58,6 +58,10 @@ def test_info_of_a_picture_without(run: Run) -> None:
     done = run("info", "plain.png")
     assert done.exit_code == 1
     assert done.stderr == "sdlite: error: plain.png carries no parameters\n"
+    run("generate", "a", "-o", "a.png", "--steps", "1")
+    done = run("info", "plain.png", "a.png", "plain.png")
+    assert (done.exit_code, done.stdout.startswith("a.png:\na\n")) == (1, True)
+    assert "plain.png carries no parameters" in done.stderr
     assert json.loads(run("info", "plain.png", "--json").stdout)[0]["infotext"] is None
 
 
