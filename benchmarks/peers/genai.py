@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.peers.genai JOB`` is started by ``benchmarks.pictures`` with the Python that
 ``benchmarks/peers/install.py`` sets up; JOB is JSON with ``model`` (an optimum-intel folder),
-``threads``, ``side``, ``steps``, ``guidance`` and ``prompt``. DDIM runs the same number of U-Net
-calls as DPM++ 2M, which GenAI does not have.
+``threads``, ``side``, ``steps``, ``guidance`` and ``prompt``. The folder's DDIM runs the same
+number of U-Net calls as DPM++ 2M, which GenAI does not have.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ def main() -> None:
     with Watch() as watch:
         start = time.perf_counter()
         pipe = genai.Text2ImagePipeline(folder)
-        config = folder / "scheduler" / "scheduler_config.json"
-        pipe.set_scheduler(genai.Scheduler.from_config(config, genai.Scheduler.Type.DDIM))
         pipe.compile("CPU", INFERENCE_NUM_THREADS=job["threads"])
         opened = time.perf_counter() - start
 

@@ -9,6 +9,7 @@ stable-diffusion.cpp is compiled for this processor, which takes some minutes an
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -35,7 +36,33 @@ def main() -> int:
         fail(f"{folder} is no diffusers folder")
     export = [str(python.parent / "optimum-cli"), "export", "openvino", "--model", str(folder)]
     export += ["--task", "text-to-image", "--weight-format", "fp16", f"{folder}-openvino"]
-    return subprocess.run(export, check=False).returncode
+    code = subprocess.run(export, check=False).returncode
+    if not code:
+        use_ddim(Path(f"{folder}-openvino"))
+    return code
+
+
+def use_ddim(folder: Path) -> None:
+    """Give an exported folder DDIM's schedule: GenAI has no DPM++ 2M, nor reads its settings."""
+    settings = {
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+        "prediction_type": "epsilon",
+        "timestep_spacing": "leading",
+    }
+    write(folder / "scheduler" / "scheduler_config.json", settings)
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    write(folder / "model_index.json", index | {"scheduler": ["diffusers", "DDIMScheduler"]})
+
+
+def write(path: Path, data: dict[str, object]) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
