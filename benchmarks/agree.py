@@ -88,7 +88,8 @@ def compare_latents(options: argparse.Namespace) -> None:
     write(
         options.output / f"agree-latents-{label(package)}.json",
         "agree",
-        f"Latents that should be the same: {label(package)}, {width}x{height}, {options.steps} steps",
+        f"Latents that should be the same: {label(package)}, {width}x{height}, "
+        f"{options.steps} steps",
         [
             Measurement(
                 "latents_openvino_fp32",
