@@ -55,6 +55,7 @@ OTHERS: dict[str, Parse] = {
     "hires-schedule": text_value,
     "hires-guidance": real(0, 100),
     "hires-prompt": text_value,
+    "hires-negative": text_value,
 }
 """Settings of a request that have no default of the user's."""
 CHANGES = ("prompt", *FIELDS, *(name for name in OTHERS if name != "prompt"))
@@ -145,7 +146,8 @@ def _hires(request: Request, name: str, value: Any) -> Request:
         return replace(request, hires=Hires(scale=value))
     if name == "hires":
         return replace(request, hires=replace(hires, scale=value, width=None, height=None))
-    return replace(request, hires=replace(hires, **{name.removeprefix("hires-"): value}))
+    field = {"hires-negative": "negative_prompt"}.get(name, name.removeprefix("hires-"))
+    return replace(request, hires=replace(hires, **{field: value}))
 
 
 def _edit(request: Request, name: str, value: Any) -> Request:

@@ -37,6 +37,7 @@ BRANCHES = (
     "decoder",
     "hires-guidance",
     "hires-prompt",
+    "hires-negative",
     *SETTLED,
 )
 """What can be changed once a picture is begun: what is asked of the model, how often, and what

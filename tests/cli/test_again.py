@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sdlite import output
+from sdlite import metadata, output
 from tests.cli.conftest import Run
 from tests.null.test_carried import comfy, png
 
@@ -86,6 +86,14 @@ def test_an_edit_needs_its_pictures(run: Run, arguments: list[str]) -> None:
     assert done.exit_code == 0, done.output
     assert "note:" not in done.stderr
     assert same("a.png", "b.png")
+
+
+def test_the_second_pass_may_differ_in_words(run: Run) -> None:
+    run("generate", "a", "--seed", "7", "--steps", "3", "--hires", "1.5", "-o", "a.png")
+    changes = ("--change", "hires-negative=b", "--change", "hires-prompt=c")
+    assert run("again", "a.png", *changes, "-o", "b.png").exit_code == 0
+    fields = metadata.parse(str(metadata.read(Path("b.png")))).fields
+    assert (fields["Hires negative prompt"], fields["Hires prompt"]) == ("b", "c")
 
 
 @pytest.mark.usefixtures("files")
