@@ -30,14 +30,15 @@ class Journal:
         """Where request ``number`` goes on from; None when it begins from its beginning."""
         return None
 
-    def step(self, job: Job, number: int, pipe: Pipeline, step: Step, ending: bool) -> None:
-        """A step of it is done; ``ending`` when the server is about to end."""
+    def step(self, job: Job, number: int, pipe: Pipeline, step: Step) -> None:
+        """A step of it is done."""
 
     def drawn(self, job: Job, number: int, result: Result) -> None:
         """It is finished; the result is announced after this."""
 
     def suspend(self, job: Job) -> None:
-        """The job ran and is not over, because the server was asked to end."""
+        """The job ran and is not over, because the server was asked to end: in the middle of a
+        step, as a rule."""
 
     def end(self, job: Job, state: str) -> None:
         """The job is over."""

@@ -73,6 +73,8 @@ class Ledger(Journal):
         self._metadata = metadata
         self._live: dict[str, Job] = {}
         self._saved: dict[str, float] = {}
+        self._unsaved: dict[str, tuple[int, Pipeline, Step]] = {}
+        """The last step of jobs that run, where it was not saved."""
         make_folder(folder / "pictures")
         make_folder(folder / "unfinished")
         self._base = Database(folder / "jobs.sqlite")
@@ -161,15 +163,20 @@ class Ledger(Journal):
         log.info("resumed", extra={"data": {"job": job.id, "step": saved.state.index}})
         return saved.state
 
-    def step(self, job: Job, number: int, pipe: Pipeline, step: Step, ending: bool) -> None:
-        """Save the state when it is time, and always when the server ends."""
+    def step(self, job: Job, number: int, pipe: Pipeline, step: Step) -> None:
+        """Save the state when it is time, and remember it for when the server ends."""
+        self._unsaved.pop(job.id, None)
+        # What is drawn window by window begins from its beginning.
+        if job.order.margins is not None or step.index + 1 >= step.total:
+            return
+        if time.monotonic() - self._saved[job.id] >= self._save_seconds:
+            self._save(job, number, pipe, step)
+        else:
+            self._unsaved[job.id] = (number, pipe, step)
+
+    def _save(self, job: Job, number: int, pipe: Pipeline, step: Step) -> None:
         from sdlite.edit.state import plan_words, save_state
 
-        now = time.monotonic()
-        due = now - self._saved[job.id] >= self._save_seconds or ending
-        # What is drawn window by window begins from its beginning.
-        if not due or job.order.margins is not None or step.index + 1 >= step.total:
-            return
         request = job.order.requests[number]
         words = {"plan": plan_words(pipe.plan(request))}
         # The pictures of a request are among the inputs; they need not be written every time.
@@ -180,6 +187,7 @@ class Ledger(Journal):
 
     def drawn(self, job: Job, number: int, result: Result) -> None:
         """Write pictures, then what is known of them."""
+        self._unsaved.pop(job.id, None)
         first = sum(request.images for request in job.order.requests[:number])
         rows = []
         for shown, image in zip(shown_of(result, first), result.images, strict=True):
@@ -197,7 +205,10 @@ class Ledger(Journal):
         self._state_file(job, number).unlink(missing_ok=True)
 
     def suspend(self, job: Job) -> None:
-        """That the server was asked to end is not the job's doing."""
+        """Save the last step that was done; that the server ends is not the job's doing."""
+        left = self._unsaved.pop(job.id, None)
+        if left is not None:
+            self._save(job, *left)
         self._base.run("UPDATE jobs SET attempts = 0 WHERE id = ?", job.id)
 
     def end(self, job: Job, state: str) -> None:
@@ -215,6 +226,7 @@ class Ledger(Journal):
         for number in range(len(job.order.requests)):
             self._state_file(job, number).unlink(missing_ok=True)
         self._saved.pop(job.id, None)
+        self._unsaved.pop(job.id, None)
         # From here on the rows tell what the job told until now.
         self._live.pop(job.id, None)
 

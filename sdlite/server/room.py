@@ -292,7 +292,7 @@ class EngineRoom:
             def on_step(step: Step, number: int = number) -> None:
                 job.progress = Progress(number, step.index + 1, step.total, step.x0[0])
                 if kept:
-                    self._journal.step(job, number, pipe, step, job.suspended)
+                    self._journal.step(job, number, pipe, step)
                 job.tell()
                 if time.monotonic() > deadline:
                     raise TimeUp(
