@@ -136,7 +136,10 @@ class ByteBar(_Bar):
         if self._bar is not None and (now - self._when > REDRAW_SECONDS or done == total):
             self._when = now
             self._bar.set_description_str(f"{label} " if label else "", refresh=False)
-            self._bar.total = total
+            if total != self._bar.total:
+                # Another count begins: how long the one before took says nothing of it.
+                self._bar.reset(total)
+                self._bar.initial = done
             self._bar.n = done
             self._bar.refresh()
 

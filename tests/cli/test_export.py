@@ -232,3 +232,17 @@ def test_calibration_prompts_are_for_int8(run: Run, tiny_checkpoint: Path) -> No
     assert done.exit_code == 1
     assert "cannot read calibration prompts none" in done.stderr
     assert not Path("a").exists()
+
+
+def test_another_count_has_its_own_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.ByteBar(None, True) as bar:
+        bar.set("unet", 5, 10)
+        bar.set("unet", 10, 10)
+        begun = bar._bar.start_t
+        bar.set("vae_decoder", 10, 10)
+        assert bar._bar.start_t == begun
+        bar._when = 0.0
+        bar.set("scan of unet", 1, 4)
+        assert (bar._bar.initial, bar._bar.n, bar._bar.total) == (1, 1, 4)
+        assert bar._bar.start_t > begun
+    assert "scan of unet" in capsys.readouterr().err
