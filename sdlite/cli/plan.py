@@ -119,6 +119,7 @@ def plan(prompt: str, measure: bool, as_json: bool, **given: str | None) -> None
     click.echo(
         f"memory at most {readable(found.peak_bytes)}, of which {readable(found.private_bytes)} "
         "private"
+        + (f"; of the GPU's own {readable(made.device_bytes)}" if made.device_bytes else "")
     )
     for reason in made.reasons:
         click.echo(reason)

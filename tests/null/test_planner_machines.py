@@ -231,6 +231,7 @@ def test_machines(devices: list[Device], relief: Relief, expected: Expected) -> 
         assert "text_encoder on cpu, because it takes next to no time there" in made.reasons
         assert "how fast it is was not measured" in " ".join(made.reasons)
         assert "of the GPU's" in made.explain()
+        assert made.private_bytes < 2 * GB, "what is on the GPU takes none of the machine's"
     elif any(item.own_memory for item in devices):
         assert "not cuda, because it would need more memory" in made.reasons
 
