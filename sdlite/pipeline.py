@@ -114,6 +114,10 @@ class Pipeline:
         full = self._completed(request)
         return self._plans(full, self._applied(full))[-1]
 
+    def hashes(self, request: Request) -> dict[str, str]:
+        """Hashes of the LoRAs and embeddings a request is drawn with, as its pictures tell them."""
+        return hashes_of(self._applied(self._completed(request)))
+
     def _completed(self, request: Request) -> Request:
         """``complete``, and whether the package has what it asks for."""
         full = complete(request, self.package.manifest)

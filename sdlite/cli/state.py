@@ -36,6 +36,8 @@ KEPT = (
 )
 """Settings a state remembers, so that the rest is drawn as the beginning was."""
 PLAN = "plan"
+ADAPTERS = "adapters"
+"""Hashes of LoRAs and embeddings."""
 STEP = "{step}"
 """In the name of a state: the number of its step."""
 DEFAULT_EVERY = "5"
@@ -97,6 +99,7 @@ def _saving(path: Path, every: int, kept: dict[str, Any], saved: Saved | None = 
         full = complete(request, pipe.package.manifest)
         texts = {name: str(value) for name, value in kept.items() if value is not None}
         texts[PLAN] = plan_words(pipe.plan(full))
+        texts[ADAPTERS] = ", ".join(pipe.hashes(full).values())
         if saved is not None:
             check_model(saved, pipe.package)
             before = saved.header.settings.get(PLAN)
@@ -104,6 +107,12 @@ def _saving(path: Path, every: int, kept: dict[str, Any], saved: Saved | None = 
                 tell(
                     f"note: the picture was begun with {before} and goes on with {texts[PLAN]}: "
                     "its last bits may differ"
+                )
+            used = saved.header.settings.get(ADAPTERS)
+            if used != texts[ADAPTERS]:
+                tell(
+                    f"note: the picture was begun with {used or 'no LoRA'} and goes on with "
+                    f"{texts[ADAPTERS] or 'none'}: it will be another one"
                 )
 
         def save(step: Step) -> None:

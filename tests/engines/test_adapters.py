@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from click.testing import Result as Invoked
 
 import sdlite
 from sdlite import LoraUse, Package, registry
 from sdlite.bake import bake
+from sdlite.cli import main
 from sdlite.errors import OutputError, RequestError, RuntimeUnavailable
 from sdlite.metadata import parse
 from sdlite.types import Result
@@ -83,6 +86,28 @@ def pixels(result: Result) -> Array:
 def loads(result: Result) -> dict[str, bool]:
     """Which phases opened a graph."""
     return {phase.name: phase.load_seconds > 0 for phase in result.phases}
+
+
+def test_a_picture_begun_with_another_lora_is_told(home: Path, tmp_path: Path) -> None:
+    """A state remembers which files it was begun with, not only their names."""
+
+    def run(*words: str) -> Invoked:
+        return CliRunner().invoke(main, [*words, "-o", str(tmp_path / "a.png"), "--overwrite"])
+
+    state = str(tmp_path / "a-{step}.state")
+    job = ("generate", f"{PROMPT}<lora:one:1>", "--model", str(SHAPES), "--steps", "3")
+    saving = ("--save-state", state, "--save-every", "2", "--threads", "1")
+    assert run(*job, *saving).exit_code == 0
+    begun = tmp_path / "a-2.state"
+    kept = begun.read_bytes()
+    done = run("resume", str(begun))
+    assert done.exit_code == 0 and "note:" not in done.stderr
+    begun.write_bytes(kept)
+    random_lora(home / "models" / "loras" / "one.safetensors", 5)
+    done = run("resume", str(begun))
+    assert done.exit_code == 0, done.output
+    assert "note: the picture was begun with one: " in done.stderr
+    assert "it will be another one" in done.stderr
 
 
 def test_draws_switches_and_bakes(pipe: sdlite.Pipeline, runtime: str, tmp_path: Path) -> None:
