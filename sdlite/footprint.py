@@ -143,6 +143,8 @@ def activation_bytes(artifact: Artifact, manifest: Manifest, area: int, batch: i
         return int(artifact.activation_bytes * batch * area / reference)
     if artifact.component == "unet":
         cells = area // manifest.latent.factor**2
-        scores = 0 if artifact.variant in FLASH else SCORE_BYTES * cells * cells
+        # OpenVINO's converters write attention as one operation.
+        fused = artifact.variant in FLASH or artifact.format == "openvino"
+        scores = 0 if fused else SCORE_BYTES * cells * cells
         return batch * (UNET_BYTES_PER_CELL * cells + scores)
     return VAE_BYTES_PER_PIXEL * batch * area

@@ -186,6 +186,11 @@ def test_attention_that_is_not_fused_counts_its_scores(sd15: Package) -> None:
     foreign = Package(sd15.root, replace(sd15.manifest, artifacts=unknown))
     needed = make(foreign, memory_mode="mapped").placement("unet").private_bytes
     assert needed > 8 * 4096**2 * 4
+    ir = tuple(replace(a, format="openvino") for a in unknown if a.component == "unet")
+    others = tuple(a for a in unknown if a.component != "unet")
+    mixed = Package(sd15.root, replace(sd15.manifest, artifacts=(*ir, *others)))
+    held = choose(mixed, runtime="openvino").placement("unet").private_bytes
+    assert held < choose(foreign, runtime="openvino").placement("unet").private_bytes - 10**9
 
 
 def test_wishes_are_kept(sd15: Package) -> None:
