@@ -10,13 +10,11 @@ from PIL import Image
 from sdlite import registry
 from sdlite.engine import Artifact, LoadOptions
 from sdlite.errors import RequestError
+from sdlite.image.clip import clip_pixels
 from sdlite.package import Package
 from sdlite.types import Device, Float32
 
 COMPONENT = "safety_checker"
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-"""Of the pictures CLIP was trained with."""
 CAREFUL = 0.01
 """How much nearer everything counts once one of the special concepts was found."""
 FIELD = "Safety checker"
@@ -51,7 +49,7 @@ def checked(
     objected: list[int] = []
     try:
         for index, picture in enumerate(pictures):
-            given = session.run({"pixel_values": prepare(picture, size)})
+            given = session.run({"pixel_values": clip_pixels(picture, size)})
             bad = objects(given["special"][0], given["concepts"][0])
             objected += [index] if bad else []
             kept.append(Image.new("RGB", picture.size) if bad else picture)
@@ -69,14 +67,3 @@ def objects(special: Float32, concepts: Float32) -> bool:
     """
     more = CAREFUL if (np.round(special, 3) > 0).any() else 0.0
     return bool((np.round(concepts + more, 3) > 0).any())
-
-
-def prepare(picture: Image.Image, size: int) -> Float32:
-    """A picture as CLIP takes it: float32 ``(1, 3, size, size)``, the middle square, normalised."""
-    share = size / min(picture.size)
-    wide = (max(int(picture.width * share), size), max(int(picture.height * share), size))
-    small = picture.convert("RGB").resize(wide, Image.Resampling.BICUBIC)
-    left, top = ((side - size) // 2 for side in wide)
-    pixels = np.asarray(small.crop((left, top, left + size, top + size)), np.float32) / 255
-    normal = (pixels - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
-    return np.ascontiguousarray(normal.transpose(2, 0, 1)[None], np.float32)

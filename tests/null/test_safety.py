@@ -11,7 +11,8 @@ from sdlite_runtimes.nullpackage import write_null_package
 
 import sdlite
 from sdlite.errors import RequestError
-from sdlite.safety import DEVIATION, MEAN, objects, prepare
+from sdlite.image.clip import DEVIATION, MEAN, clip_pixels
+from sdlite.safety import objects
 from sdlite.types import Request
 
 
@@ -33,7 +34,7 @@ def test_verdicts(special: list[float], concepts: list[float], bad: bool) -> Non
 def test_pictures_are_cut_to_the_middle_square() -> None:
     wide = Image.new("RGB", (60, 20))
     wide.paste((255, 0, 0), (20, 0, 40, 20))
-    given = prepare(wide, 10)
+    given = clip_pixels(wide, 10)
     assert given.shape == (1, 3, 10, 10) and given.dtype == np.float32
     for channel, value in enumerate((1.0, 0.0, 0.0)):
         expected = (value - MEAN[channel]) / DEVIATION[channel]

@@ -17,8 +17,9 @@ import sdlite
 from sdlite import registry
 from sdlite.chain import open_chain
 from sdlite.engine import LoadOptions
+from sdlite.image.clip import clip_pixels
 from sdlite.package import Package
-from sdlite.safety import checked, objects, prepare
+from sdlite.safety import checked, objects
 from tests.tiny import make_tiny_checkpoint
 
 pytestmark = [
@@ -86,7 +87,7 @@ def test_scores_and_verdicts_are_diffusers(
     verdicts = []
     for picture in pictures():
         theirs = processor(picture, return_tensors="pt").pixel_values
-        ours = prepare(picture, SIZE)
+        ours = clip_pixels(picture, SIZE)
         np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-5)
         with torch.no_grad():
             _, bad = checker(theirs, [np.zeros((2, 2, 3))])
