@@ -57,8 +57,8 @@ class Artifact:
     """``onnx``, ``openvino`` (an IR) or ``coreml``."""
     variant: str
     """``plain``, ``fused``, ``segment``, ``embeddings`` ...; ``+control`` ends those that also take
-    what ControlNets say. Of Core ML graphs how attention is written: ``original`` or
-    ``split_einsum``."""
+    what ControlNets say, ``+image`` those that take an image prompt. Of Core ML graphs how
+    attention is written: ``original`` or ``split_einsum``."""
     precision: str
     """Precision of the stored weights: ``fp32``, ``fp16``; ``int8``, and ``w8`` or ``w4`` where
     only weights are narrow; ``palette4``, ``palette6`` and ``palette8`` are indices of so many bits

@@ -24,7 +24,7 @@ from sdlite.weightfile import WeightFile as WeightFile
 from sdlite.weightfile import check_layers, check_tensors
 
 MANIFEST = "sdlite.json"
-VERSION = 3
+VERSION = 4
 """Package version this reader writes; it reads all versions up to it."""
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_PATH_CHARACTERS = 200
@@ -318,8 +318,11 @@ def least_reader(manifest: Manifest) -> int:
     """The least package version whose readers understand a manifest.
 
     Version 2 added families but ``sd1``; version 3 adapters, graphs of several files and weights in
-    8 bits; and both every field of theirs that ``schema.encode`` leaves out at its default.
+    8 bits; version 4 IP-Adapters; and all of them every field of theirs that ``schema.encode``
+    leaves out at its default.
     """
+    if any(entry.encoder for entry in manifest.adapters):
+        return 4
     if any(weights.layers for weights in manifest.weights.values()):
         return 3
     later = (

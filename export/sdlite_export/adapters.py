@@ -1,5 +1,5 @@
-"""Add a ControlNet or T2I-Adapter to a package: its own graphs and weights, and graphs of the U-Net
-that take what it says."""
+"""Add a ControlNet, T2I-Adapter or IP-Adapter to a package: its own graphs and weights, and graphs
+of the U-Net that take what it says."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ import shutil
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from sdlite import memory
-from sdlite.adapterentry import CONTROL, AdapterEntry
+from sdlite.adapterentry import (
+    CONTROL,
+    EXTENSIONS,
+    IMAGE,
+    IMAGE_ENCODER,
+    AdapterEntry,
+    kind_of,
+)
 from sdlite.choices import WHOLE_PRECISIONS
 from sdlite.destination import check_replaceable, package_folder
 from sdlite.engine import Artifact
@@ -25,9 +33,11 @@ from sdlite.manifest import (
     least_reader,
 )
 from sdlite.package import Package
+from sdlite.tensors.base import Tensors
 from sdlite_export.architectures.controlnet import controlnet
+from sdlite_export.architectures.ip_adapter import ip_adapter
 from sdlite_export.architectures.t2i_adapter import PoolOps, t2i_adapter
-from sdlite_export.configs import ControlNetConfig, T2IAdapterConfig
+from sdlite_export.configs import ControlNetConfig, IPAdapterConfig, T2IAdapterConfig
 from sdlite_export.emit.components import (
     WEIGHTS,
     Component,
@@ -37,21 +47,25 @@ from sdlite_export.emit.components import (
     write_graphs,
 )
 from sdlite_export.emit.extend import UnetPlaces, extended, unet_places
+from sdlite_export.encoders import ChosenEncoder, choose_encoder, encoder_component
 from sdlite_export.export import (
     GRAPH_ALLOWANCE,
     Progress,
     write_manifest,
 )
+from sdlite_export.fits import check_fits
 from sdlite_export.ops import Ops
 from sdlite_export.source.adapter import AdapterSource, open_adapter
-from sdlite_export.source.layout import skip_widths
 from sdlite_export.weights import check_weights, write_weights
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,79}")
-EXTENSIONS = {"controlnet": CONTROL, "t2i-adapter": CONTROL}
-"""What kinds of adapter need of the U-Net."""
 BASES = ("plain", "fused", "segment")
 """Variants of the U-Net that are extended."""
+COMBINED = ((CONTROL,), (IMAGE,), (CONTROL, IMAGE))
+"""What a U-Net graph may take beside its own inputs."""
+LOOKED = {"image_tokens": 16, "states": 257}
+"""Sizes that memory is estimated with: tokens of a few pictures, and what CLIP's larger encoders
+say of one."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,16 @@ class AdapterReport:
     """Largest resident memory of this process so far; None where the system does not say."""
     licence: str
     """Identifier of its licence; ``unknown`` when the source states none."""
+    encoder: str = ""
+    """Of an IP-Adapter, the component that looks at pictures for it."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A component to be written."""
+
+    plan: Plan
+    tensors: Tensors
 
 
 def add_adapter(
@@ -83,6 +107,7 @@ def add_adapter(
     *,
     precision: str = "fp16",
     name: str | None = None,
+    image_encoder: Path | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> AdapterReport:
@@ -94,12 +119,15 @@ def add_adapter(
         dest: folder of a new package that has it too; None changes ``package`` itself.
         precision: precision of its stored weights, ``fp16`` or ``fp32``; vectors stay float32.
         name: what it is called in requests; that of ``source`` by default.
+        image_encoder: of an IP-Adapter, the folder of the network that looks at pictures for it; by
+            default one the package has, or the folder ``image_encoder`` beside ``source``.
         force: whether an adapter of that name, or a package at ``dest``, may be replaced.
         progress: told label, bytes done, bytes in all; may raise to stop.
 
     Raises:
         UnknownName: there is no such precision.
-        RequestError: it was made for another family or width; or the name is taken or no name.
+        RequestError: it was made for another family or width; or the name is taken or no name; or
+            there is no image encoder that fits.
         SourceError: it cannot be read, or is of a kind or layout that is not known.
         PackageError: the package cannot be read.
         OutputError: the folder cannot be written.
@@ -112,19 +140,34 @@ def add_adapter(
     name = adapter.name if name is None else name
     _check_name(name, opened.manifest, force)
     places = unet_places(opened.weight_file("unet"))
-    _check_fits(adapter, places, opened.manifest)
+    check_fits(adapter, places, opened.manifest)
     if dest is not None:
         check_replaceable(Path(dest), force)
     component = f"{adapter.kind}/{name}"
-    plan = plan_component(_component(component, adapter, opened), precision)
-    check_weights(plan.needs, adapter.tensors.infos(), adapter.name)
+    parts = [_part(_component(component, adapter, opened, places), precision, adapter.tensors)]
+    encoder = _encoder(adapter, opened, image_encoder, Path(source))
+    if encoder is not None and encoder.source is not None:
+        look = encoder_component(encoder.component, encoder.source.config)
+        parts.append(_part(look, precision, encoder.source.tensors))
+    entry = AdapterEntry(
+        name=name,
+        kind=adapter.kind,
+        component=component,
+        source=adapter.name,
+        sha256=adapter.sha256(),
+        licence=adapter.licence.id,
+        pooled=isinstance(adapter.config, ControlNetConfig) and adapter.config.pooled,
+        encoder="" if encoder is None else encoder.component,
+    )
     target = Path(package) if dest is None else Path(dest)
-    needed = plan.size + GRAPH_ALLOWANCE + (0 if dest is None else opened.size())
+    needed = sum(part.plan.size for part in parts) + GRAPH_ALLOWANCE
+    needed += 0 if dest is None else opened.size()
+    kept = _without(opened.manifest, entry)
+    gone = _components(opened.manifest) - _components(kept)
     with package_folder(target, needed, force=dest is None or force) as folder:
-        copy_package(opened, folder, (component,), link=dest is None)
-        manifest = _without(opened.manifest, component)
+        copy_package(opened, folder, gone, link=dest is None)
         before = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        _add(adapter, name, component, plan, places, opened, manifest, folder, precision, progress)
+        _add(entry, parts, places, opened, kept, folder, precision, progress)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) - before
     return AdapterReport(
         path=target,
@@ -135,14 +178,33 @@ def add_adapter(
         seconds=time.monotonic() - started,
         peak_bytes=memory.high_water(),
         licence=adapter.licence.id,
+        encoder=entry.encoder,
     )
 
 
+def _part(component: Component, precision: str, tensors: Tensors) -> _Part:
+    plan = plan_component(component, precision)
+    check_weights(plan.needs, tensors.infos(), component.name)
+    return _Part(plan, tensors)
+
+
+def _encoder(
+    adapter: AdapterSource, package: Package, given: Path | None, near: Path
+) -> ChosenEncoder | None:
+    """What looks at pictures for an IP-Adapter; None for other kinds."""
+    if isinstance(adapter.config, IPAdapterConfig):
+        return choose_encoder(adapter.name, adapter.config, package, given, near)
+    if given is not None:
+        raise RequestError(
+            f"an image encoder is for IP-Adapters, {adapter.name} is a {adapter.kind}; leave "
+            "--image-encoder out"
+        )
+    return None
+
+
 def _add(
-    adapter: AdapterSource,
-    name: str,
-    component: str,
-    plan: Plan,
+    entry: AdapterEntry,
+    parts: Sequence[_Part],
     places: UnetPlaces,
     package: Package,
     manifest: Manifest,
@@ -151,40 +213,41 @@ def _add(
     progress: Progress | None,
 ) -> None:
     sizes = _sizes(package, places)
-    (folder / component).mkdir(parents=True)
+    total = sum(part.plan.size for part in parts)
     done = 0
+    artifacts = list(manifest.artifacts)
+    weights = dict(manifest.weights)
+    for part in parts:
+        name = part.plan.component.name
+        (folder / name).mkdir(parents=True)
 
-    def report(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress(component, done, plan.size)
+        def report(count: int, name: str = name) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(name, done, total)
 
-    entry = write_weights(
-        folder / component / WEIGHTS,
-        plan.needs,
-        plan.entries,
-        adapter.tensors,
-        f"{component}/{WEIGHTS}",
-        report,
-    )
-    artifacts = [*manifest.artifacts, *write_graphs(plan, folder, sizes)]
-    artifacts += _extended(package, manifest, places, EXTENSIONS[adapter.kind], folder, sizes)
-    added = AdapterEntry(
-        name=name,
-        kind=adapter.kind,
-        component=component,
-        source=adapter.name,
-        sha256=adapter.sha256(),
-        licence=adapter.licence.id,
-        pooled=isinstance(adapter.config, ControlNetConfig) and adapter.config.pooled,
-    )
+        file = write_weights(
+            folder / name / WEIGHTS,
+            part.plan.needs,
+            part.plan.entries,
+            part.tensors,
+            f"{name}/{WEIGHTS}",
+            report,
+        )
+        weights[name] = WeightFile(file, precision, dict(part.plan.entries))
+        artifacts += write_graphs(part.plan, folder, sizes)
+    adapters = (*manifest.adapters, entry)
+    needed = {EXTENSIONS[item.kind] for item in adapters}
+    for extensions in COMBINED:
+        if needed.issuperset(extensions):
+            artifacts += _extended(package, manifest, places, extensions, folder, sizes)
     new = replace(
         manifest,
         version=VERSION,
         artifacts=tuple(artifacts),
-        weights={**manifest.weights, component: WeightFile(entry, precision, dict(plan.entries))},
-        adapters=(*manifest.adapters, added),
+        weights=weights,
+        adapters=adapters,
     )
     write_manifest(folder, replace(new, reader=least_reader(new)))
 
@@ -193,25 +256,30 @@ def _extended(
     package: Package,
     manifest: Manifest,
     places: UnetPlaces,
-    extension: str,
+    extensions: Sequence[str],
     folder: Path,
     sizes: dict[str, int],
 ) -> list[Artifact]:
-    """Graphs of the U-Net with an extension, unless they are there."""
+    """Graphs of the U-Net with extensions, unless they are there."""
     made = []
     there = {a.variant for a in manifest.artifacts if a.component == "unet"}
     for variant in BASES:
-        if variant not in there or f"{variant}+{extension}" in there:
+        if variant not in there or "+".join((variant, *extensions)) in there:
             continue
         graphs = package.find("unet", variant)
-        for artifact, data in extended(package.root, graphs, places, (extension,), sizes):
+        for artifact, data in extended(package.root, graphs, places, extensions, sizes):
             (folder / artifact.graph).write_bytes(data)
             made.append(artifact)
     return made
 
 
-def _component(component: str, adapter: AdapterSource, package: Package) -> Component:
+def _component(
+    component: str, adapter: AdapterSource, package: Package, places: UnetPlaces
+) -> Component:
     config = adapter.config
+    if isinstance(config, IPAdapterConfig):
+        look = partial(ip_adapter, config=config, order=places.file_order())
+        return Component(component, component, lambda *_: None, BASES[:1], look=look)
     if isinstance(config, T2IAdapterConfig):
 
         def build(ops: Ops, _: str) -> None:
@@ -234,13 +302,14 @@ def _component(component: str, adapter: AdapterSource, package: Package) -> Comp
 
 def _sizes(package: Package, places: UnetPlaces) -> dict[str, int]:
     manifest = package.manifest
-    return reference_sizes(
+    sizes = reference_sizes(
         manifest.defaults.width,
         manifest.defaults.height,
         manifest.latent.factor,
         max(tokenizer.length for tokenizer in manifest.tokenizers),
         1 + max(level for _, level in places.skips),
     )
+    return sizes | LOOKED
 
 
 def _check_name(name: str, manifest: Manifest, force: bool) -> None:
@@ -258,49 +327,23 @@ def _check_name(name: str, manifest: Manifest, force: bool) -> None:
             )
 
 
-def _check_fits(adapter: AdapterSource, places: UnetPlaces, manifest: Manifest) -> None:
-    """Compare the adapter's numbers with the model's."""
-    facts: tuple[tuple[str, object, object], ...]
-    if isinstance(adapter.config, T2IAdapterConfig):
-        made = tuple(zip(adapter.config.channels, adapter.config.levels, strict=True))
-        *levels, middle = (*(places.skips[end] for end in places.ends), places.skips[-1])
-        # Those for SDXL give one for the middle too.
-        whole = (*levels, middle) if len(made) > len(levels) else tuple(levels)
-        facts = (("features of {} channels (and halvings)", _pairs(made), _pairs(whole)),)
-    else:
-        config = adapter.config.unet
-        ours = [channels for channels, _ in places.skips]
-        facts = (
-            ("text features {} wide", config.cross_dim, places.cross_dim),
-            ("skips of {} channels", _brief(skip_widths(config)), _brief(ours)),
-            ("pooled text and sizes {} wide", config.label_dim or 0, places.label_dim or 0),
-            ("latents of {} channels", config.in_channels, manifest.latent.channels),
-        )
-    for words, theirs_, ours_ in facts:
-        if theirs_ != ours_:
-            raise RequestError(
-                f"{adapter.name} was made for {words.format(theirs_)}, {manifest.name} "
-                f"({manifest.family}) has {ours_}: it is for another model family; "
-                "give one made for this family"
-            )
-
-
-def _pairs(places: Sequence[tuple[int, int]]) -> str:
-    return ", ".join(f"{channels} ({level})" for channels, level in places)
-
-
-def _brief(widths: Sequence[int]) -> str:
-    return ", ".join(map(str, widths))
-
-
-def _without(manifest: Manifest, component: str) -> Manifest:
-    """The manifest without an adapter that is replaced."""
+def _without(manifest: Manifest, entry: AdapterEntry) -> Manifest:
+    """The manifest without an adapter that ``entry`` replaces, and without what only that used."""
+    adapters = tuple(item for item in manifest.adapters if item.component != entry.component)
+    used = {item.encoder for item in (*adapters, entry)}
+    gone = {entry.component} | {
+        name for name in manifest.weights if kind_of(name) == IMAGE_ENCODER and name not in used
+    }
     return replace(
         manifest,
-        artifacts=tuple(a for a in manifest.artifacts if a.component != component),
-        weights={name: file for name, file in manifest.weights.items() if name != component},
-        adapters=tuple(entry for entry in manifest.adapters if entry.component != component),
+        artifacts=tuple(a for a in manifest.artifacts if a.component not in gone),
+        weights={name: file for name, file in manifest.weights.items() if name not in gone},
+        adapters=adapters,
     )
+
+
+def _components(manifest: Manifest) -> set[str]:
+    return {artifact.component for artifact in manifest.artifacts}
 
 
 def copy_package(package: Package, folder: Path, without: Collection[str], link: bool) -> None:

@@ -229,6 +229,37 @@ class ClipVisionConfig:
 
 
 @dataclass(frozen=True)
+class IPAdapterConfig:
+    """An IP-Adapter."""
+
+    kind: Literal["plain", "plus", "full"]
+    """How it makes tokens of what the picture encoder says: a linear layer on the pooled vector; a
+    resampler, or an MLP for each token, on the states of the second last layer."""
+    width: int
+    """Width of what it takes of the encoder."""
+    cross_dim: int
+    """Width of its tokens, which is that of the U-Net's text features."""
+    crosses: tuple[int, ...]
+    """Channels of each cross-attention of the U-Net, in the order of the file: the way down, the
+    way up, the middle."""
+    tokens: int = 0
+    """Tokens it makes of a picture; of ``full`` as many as there are states."""
+    inner: int = 0
+    """Width inside the resampler or the MLP."""
+    feed: int = 0
+    """Width inside the resampler's MLPs."""
+    heads: int = 0
+    """The resampler's attention heads, 64 channels each."""
+    depth: int = 0
+    """The resampler's layers."""
+
+    @property
+    def pooled(self) -> bool:
+        """Whether it takes the pooled vector; otherwise the second last layer's states."""
+        return self.kind == "plain"
+
+
+@dataclass(frozen=True)
 class SafetyConfig:
     """Stable Diffusion's safety checker."""
 

@@ -80,8 +80,14 @@ PREDICTIONS = ("epsilon", "v_prediction")
     "--for",
     "package",
     metavar="MODEL",
-    help="SOURCE is a ControlNet, a T2I-Adapter or a tiny autoencoder (TAESD): add it to this "
-    "model, or with DEST to a copy of it.",
+    help="SOURCE is a ControlNet, a T2I-Adapter, an IP-Adapter or a tiny autoencoder (TAESD): add "
+    "it to this model, or with DEST to a copy of it.",
+)
+@click.option(
+    "--image-encoder",
+    metavar="FOLDER",
+    help="For an IP-Adapter: the network that looks at pictures (config.json and weights). "
+    "Default: one MODEL has, or image_encoder beside SOURCE.",
 )
 @click.option("--progress/--no-progress", default=None, help="Show a bar. Default: in a terminal.")
 @click.option(
@@ -99,6 +105,7 @@ def export(
     name: str | None,
     prediction: str | None,
     package: str | None,
+    image_encoder: str | None,
     progress: bool | None,
     as_json: bool,
     attention: str | None,
@@ -114,9 +121,10 @@ def export(
     which becomes one .onnx file for sdlite upscale and --hires-upscaler.
     Nothing in SOURCE is executed. If the export fails or is interrupted, nothing is left of it.
 
-    With --for, SOURCE is a ControlNet or T2I-Adapter (a file or diffusers folder), added to a model
-    that was exported before; --name is what --control calls it. Or it is TAESD, a tiny autoencoder,
-    for --decoder tiny and previews: its files, a folder of both, or diffusers' folder.
+    With --for, SOURCE is a ControlNet or T2I-Adapter (a file or diffusers folder) or an IP-Adapter
+    (a file), added to a model that was exported before; --name is what --control calls it. Or it is
+    TAESD, a tiny autoencoder, for --decoder tiny and previews: its files, a folder of both, or
+    diffusers' folder.
 
     \b
     Examples:
@@ -125,6 +133,7 @@ def export(
       sdlite export dream.safetensors /big/disk/dream --precision fp32
       sdlite export dream.safetensors dream-int8 --precision int8
       sdlite export control_canny.safetensors --for dream --name canny
+      sdlite export ip-adapter_sd15.safetensors --for dream --image-encoder image_encoder
       sdlite export taesd_decoder.safetensors --for dream
       sdlite export RealESRGAN_x4plus.pth
       sdlite export dream.safetensors --format coreml --attention split_einsum --chunks --palette 6
@@ -132,6 +141,8 @@ def export(
     path = Path(source)
     coreml = coreml_options(attention, chunks, palette, size)
     given = next((option for option, value in coreml.items() if value), None)
+    if image_encoder is not None and package is None:
+        raise RequestError("--image-encoder is for IP-Adapters, which --for adds to a model")
     if calibration is not None and precision != "int8":
         raise RequestError(
             f"--calibration is for --precision int8, which measures ranges, not for {precision}"
@@ -143,7 +154,17 @@ def export(
     if package is not None:
         if given is not None or format != "onnx":
             raise RequestError(f"--{given or 'format'} is about checkpoints, not what --for adds")
-        added = add_one(path, package, dest, precision, force, wanted(progress), name, prediction)
+        added = add_one(
+            path,
+            package,
+            dest,
+            precision,
+            force,
+            wanted(progress),
+            name,
+            prediction,
+            None if image_encoder is None else Path(image_encoder),
+        )
         if as_json:
             click.echo(json.dumps(described(added), indent=1))
         else:
@@ -264,6 +285,7 @@ def add_one(
     shown: bool,
     name: str | None,
     prediction: str | None,
+    image_encoder: Path | None = None,
 ) -> Any:
     """Add an adapter or a tiny autoencoder to a package with a bar; returns its report."""
     exported = choice(WHOLE_PRECISIONS)("--precision", precision)
@@ -271,8 +293,9 @@ def add_one(
         raise RequestError("--prediction is the model's, it says nothing of what --for adds to it")
     target = None if dest is None else Path(dest)
     if export_part("source.tiny").is_tiny(source):
-        if name is not None:
-            raise RequestError(f"{source.name} is a tiny autoencoder; it takes no --name")
+        given = "name" if name is not None else "image-encoder" if image_encoder else None
+        if given is not None:
+            raise RequestError(f"{source.name} is a tiny autoencoder; it takes no --{given}")
         with ByteBar(None, shown) as bar:
             return export_part("tinyvae").add_tiny_vae(
                 source,
@@ -290,6 +313,7 @@ def add_one(
             target,
             precision=exported,
             name=name,
+            image_encoder=image_encoder,
             force=force,
             progress=bar.set,
         )

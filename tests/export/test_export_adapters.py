@@ -220,7 +220,7 @@ def test_a_package_whose_unet_is_strange_is_refused(package: Path, tmp_path: Pat
         return replace(places, skips=(*places.skips, places.skips[-1]))
 
     monkeypatch.setattr(adapters, "unet_places", fewer)
-    monkeypatch.setattr(adapters, "_check_fits", lambda *_: None)
+    monkeypatch.setattr(adapters, "check_fits", lambda *_: None)
     with pytest.raises(PackageInvalid, match="joins 4 skips where its weights say 5"):
         add_adapter(make_tiny_controlnet(tmp_path / "canny", CONFIG), package)
 

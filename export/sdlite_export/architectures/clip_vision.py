@@ -5,10 +5,14 @@ Weights are named as transformers and diffusers name them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from sdlite_export.configs import ClipVisionConfig, SafetyConfig
 from sdlite_export.ops import Ops, Value
+
+ENCODER = "vision_model"
+"""Begins the names of an encoder's tensors."""
 
 
 class VisionOps(Ops, Protocol):
@@ -34,22 +38,65 @@ class VisionOps(Ops, Protocol):
         """``(batch, n)`` less a learned vector ``(n,)``."""
         ...
 
+    def learned_tokens(self, key: str, shape: tuple[int, int], like: Value) -> Value:
+        """Learned tokens ``(n, channels)``, stored ``(1, n, channels)``, for each item of
+        ``like``."""
+        ...
 
-def clip_vision(ops: VisionOps, config: ClipVisionConfig, prefix: str = "vision_model") -> Value:
+    def as_tokens(self, x: Value, tokens: int) -> Value:
+        """``(batch, tokens x channels)`` to ``(batch, tokens, channels)``."""
+        ...
+
+    def join_tokens(self, a: Value, b: Value) -> Value:
+        """Two sequences of tokens of the same width, one after the other."""
+        ...
+
+    def halves(self, x: Value) -> tuple[Value, Value]:
+        """The first and the second half of the channels of tokens."""
+        ...
+
+    def beside(self, values: Sequence[Value]) -> Value:
+        """Sequences of as many tokens, their channels side by side."""
+        ...
+
+
+def clip_vision(ops: VisionOps, config: ClipVisionConfig, prefix: str = ENCODER) -> Value:
     """Build the encoder on an input ``pixel_values`` (batch, 3, size, size), normalised.
 
     Returns the pooled vector ``(batch, projection)``: the class token after the last layer,
     normalised and projected.
     """
+    return _pooled(ops, config, _states(ops, config, prefix)[-1], prefix)
+
+
+def image_encoder(ops: VisionOps, config: ClipVisionConfig) -> None:
+    """Build the encoder as IP-Adapters use it, on the input of ``clip_vision``.
+
+    Outputs: ``image_embeds`` (batch, projection), the pooled vector, and ``hidden_states`` (batch,
+    tokens, hidden_size), those of the second last layer, not normalised. Cuts are allowed after
+    every layer.
+    """
+    *_, before, last = _states(ops, config, ENCODER)
+    ops.output("hidden_states", before)
+    ops.output("image_embeds", _pooled(ops, config, last, ENCODER))
+
+
+def _states(ops: VisionOps, config: ClipVisionConfig, prefix: str) -> list[Value]:
+    """Tokens ``(batch, tokens, hidden_size)`` before the first layer and after each."""
     width = config.hidden_size
     shape = ("batch", 3, config.image_size, config.image_size)
     x = ops.input("pixel_values", shape)
     x = ops.patches(x, f"{prefix}.embeddings.patch_embedding", width, config.patch_size)
     x = ops.with_class_token(x, f"{prefix}.embeddings.class_embedding")
     x = ops.add_positions(x, f"{prefix}.embeddings.position_embedding", config.tokens)
-    x = ops.layer_norm(x, f"{prefix}.pre_layrnorm", config.eps)
+    states = [ops.layer_norm(x, f"{prefix}.pre_layrnorm", config.eps)]
     for index in range(config.layers):
-        x = _layer(ops, config, x, f"{prefix}.encoder.layers.{index}")
+        states.append(_layer(ops, config, states[-1], f"{prefix}.encoder.layers.{index}"))
+        ops.cut()
+    return states
+
+
+def _pooled(ops: VisionOps, config: ClipVisionConfig, x: Value, prefix: str) -> Value:
     x = ops.layer_norm(ops.first_token(x), f"{prefix}.post_layernorm", config.eps)
     return ops.linear(x, "visual_projection", config.projection, bias=False)
 

@@ -101,4 +101,7 @@ def _widened(graph: Graph, nodes: Sequence[Node]) -> set[str]:
 def _extent(dim: int | str, sizes: Mapping[str, int]) -> int:
     if isinstance(dim, int):
         return dim
-    return prod(int(part) if part.isdigit() else sizes[part] for part in dim.split("*"))
+    return sum(
+        prod(int(part) if part.isdigit() else sizes[part] for part in term.split("*"))
+        for term in dim.split("+")
+    )

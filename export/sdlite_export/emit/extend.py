@@ -12,18 +12,24 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
-from sdlite.adapterentry import CONTROL
+from sdlite.adapterentry import CONTROL, IMAGE
 from sdlite.engine import Artifact, TensorSpec
 from sdlite.errors import PackageInvalid
 from sdlite.manifest import WeightFile
 from sdlite_export.architectures.controlnet import MIDDLE, RESIDUAL
+from sdlite_export.architectures.ip_adapter import KEYS, VALUES
 from sdlite_export.architectures.t2i_adapter import FEATURE
 from sdlite_export.emit.proto import TYPES
 
 FLOAT_BYTES = 4
+CROSS = ".attn2.to_q.weight"
+"""Ends the name of what makes a cross-attention's queries."""
+STAGES = ("down_blocks.", "mid_block.", "up_blocks.")
+"""Starts of the names of a U-Net's blocks, in the order they run."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,20 @@ class UnetPlaces:
     ends: tuple[int, ...] = ()
     """Of each level, which skip a T2I-Adapter's feature is added to as it is made: the last before
     the picture is halved in levels with attention, in others the halved one."""
+    crosses: tuple[tuple[str, int], ...] = ()
+    """Name and channels of every cross-attention, in the order they run."""
+
+    def file_order(self) -> tuple[int, ...]:
+        """Of each of ``crosses``, its place in an IP-Adapter's file: the way down, the way up, the
+        middle."""
+        names = [name for name, _ in self.crosses]
+        listed = sorted(names, key=lambda name: name.startswith("mid_block."))
+        return tuple(listed.index(name) for name in names)
+
+    def image_prompt(self) -> tuple[TensorSpec, TensorSpec]:
+        """What an IP-Adapter gives for it: keys and values of all cross-attentions."""
+        shape = ("batch", "image_tokens", sum(channels for _, channels in self.crosses))
+        return TensorSpec(KEYS, "float32", shape), TensorSpec(VALUES, "float32", shape)
 
     def features(self) -> tuple[TensorSpec, ...]:
         """What a T2I-Adapter gives for it: one a level, and one for the end of the middle."""
@@ -92,7 +112,19 @@ def unet_places(weights: WeightFile) -> UnetPlaces:
         ends.append(end if attention else len(skips) - 1)
         level += 1
     labels = rows("add_embedding.linear_1", 1)
-    return UnetPlaces(tuple(skips), cross_dim, labels, tuple(ends))
+    found = [
+        name.removesuffix(".to_q.weight")
+        for name in weights.tensors
+        if name.endswith(CROSS) and name.startswith(STAGES)
+    ]
+    crosses = tuple((name, rows(f"{name}.to_q") or 0) for name in sorted(found, key=_running))
+    return UnetPlaces(tuple(skips), cross_dim, labels, tuple(ends), crosses)
+
+
+def _running(name: str) -> tuple[int, ...]:
+    """Sorts blocks in the order they run."""
+    stage = next(index for index, start in enumerate(STAGES) if name.startswith(start))
+    return stage, *(int(part) for part in name.split(".") if part.isdigit())
 
 
 @dataclass
@@ -117,6 +149,19 @@ class _Graph:
         place = list(self.model.graph.node).index(beside)
         self.model.graph.node.insert(place + after, node)
 
+    def slice(self, before: onnx.NodeProto, name: str, start: int, stop: int, prefix: str) -> str:
+        """Some channels of a value, made before a node."""
+        bounds = []
+        for number in (start, stop, -1):
+            constant = f"image_prompt/{number}"
+            if all(item.name != constant for item in self.model.graph.initializer):
+                tensor = numpy_helper.from_array(np.array([number], np.int64), constant)
+                self.model.graph.initializer.append(tensor)
+            bounds.append(constant)
+        part = f"{prefix}{name}"
+        self.insert(before, helper.make_node("Slice", [name, *bounds], [part], name=part))
+        return part
+
     def add_to(self, node: onnx.NodeProto, which: int, spec: TensorSpec) -> None:
         """Add an input to one input of a node, for this node alone."""
         old, new = node.input[which], f"{node.input[which]}/with_{spec.name}"
@@ -137,7 +182,7 @@ def extended(
         root: the package.
         artifacts: all graphs of one variant, in order.
         places: of the U-Net.
-        extensions: ``control``.
+        extensions: ``control``, ``image`` or both, in this order.
         sizes: reference values of free dimensions, for memory estimates.
 
     Yields:
@@ -152,8 +197,11 @@ def extended(
     ]
     if CONTROL in extensions:
         _add_residuals(graphs, places)
+    if IMAGE in extensions:
+        _add_image_prompt(graphs, places)
     # Whoever calls holds all that is fed until the whole chain is done.
-    fed = sum(spec_bytes(spec, sizes) for graph in graphs for spec in graph.added)
+    inputs = {spec.name: spec for graph in graphs for spec in graph.added}
+    fed = sum(spec_bytes(spec, sizes) for spec in inputs.values())
     for graph in graphs:
         yield _finished(graph, extensions, fed)
 
@@ -177,6 +225,43 @@ def _add_residuals(graphs: Sequence[_Graph], places: UnetPlaces) -> None:
     graph, node = joins[0]
     graph.add_to(node, 0, last)
     graph.add_to(node, 0, middle)
+
+
+def _add_image_prompt(graphs: Sequence[_Graph], places: UnetPlaces) -> None:
+    """Add to what every cross-attention gives what its queries find in the image prompt.
+
+    Adapters' strengths are factors of the values.
+    """
+    start = 0
+    for cross, channels in places.crosses:
+        graph, node = _attention(graphs, cross)
+        parts = []
+        for spec in places.image_prompt():
+            if spec not in graph.added:
+                graph.feed(spec)
+            parts.append(graph.slice(node, spec.name, start, start + channels, f"{cross}/"))
+        seen, text, whole = f"{cross}/image", f"{cross}/text", node.output[0]
+        look = onnx.NodeProto()
+        look.CopyFrom(node)
+        look.name = look.output[0] = seen
+        look.input[1:] = parts
+        node.output[0] = text
+        added = helper.make_node("Add", [text, seen], [whole], name=f"{cross}/text_and_image")
+        graph.insert(node, added, after=True)
+        graph.insert(node, look, after=True)
+        start += channels
+
+
+def _attention(graphs: Sequence[_Graph], cross: str) -> tuple[_Graph, onnx.NodeProto]:
+    for graph in graphs:
+        for node in graph.nodes():
+            known = node.op_type in ("Attention", "MultiHeadAttention")
+            if known and node.name.startswith(f"{cross}.to_q/") and len(node.input) == 3:
+                return graph, node
+    raise PackageInvalid(
+        f"{graphs[0].artifact.graph} has no attention {cross}; export the model again with this "
+        "version of sdlite"
+    )
 
 
 def _origin(graphs: Sequence[_Graph], name: str) -> str:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sdlite_export.emit.onnx import OnnxOps
@@ -69,6 +71,38 @@ class OnnxVisionOps(OnnxOps):
         least = self.constant("least_length", np.array(1e-12, np.float32))
         length = self.graph.node("Max", [length.name, least], f"{name}/least", shape)
         return self.graph.node("Div", [x.name, length.name], f"{name}/unit", x.shape)
+
+    def learned_tokens(self, key: str, shape: tuple[int, int], like: Value) -> Value:
+        learned = self.weight(key, (1, *shape))
+        count = self.shape_of(like, 0, 1)
+        sizes = self.graph.node(
+            "Concat", [count, self.int64([1, 1])], f"{key}/shape", (3,), "int64", axis=0
+        )
+        whole = (like.shape[0], *shape)
+        return self.graph.node("Expand", [learned, sizes.name], f"{key}/tokens", whole)
+
+    def as_tokens(self, x: Value, tokens: int) -> Value:
+        channels = x.channels // tokens
+        sizes = self.int64([0, tokens, channels])
+        whole = (x.shape[0], tokens, channels)
+        return self.graph.node("Reshape", [x.name, sizes], f"{x.name}/tokens", whole)
+
+    def join_tokens(self, a: Value, b: Value) -> Value:
+        whole = (a.shape[0], f"{a.shape[1]}+{b.shape[1]}", a.channels)
+        return self.graph.node("Concat", [a.name, b.name], f"{b.name}/joined", whole, axis=1)
+
+    def halves(self, x: Value) -> tuple[Value, Value]:
+        half = x.channels // 2
+        shape = (*x.shape[:-1], half)
+        return (
+            self._slice(x, f"{x.name}/first", 0, half, shape),
+            self._slice(x, f"{x.name}/second", half, 2 * half, shape),
+        )
+
+    def beside(self, values: Sequence[Value]) -> Value:
+        whole = (*values[0].shape[:-1], sum(value.channels for value in values))
+        names = [value.name for value in values]
+        return self.graph.node("Concat", names, f"{names[0]}/beside", whole, axis=-1)
 
     def minus(self, x: Value, key: str) -> Value:
         learned = self.weight(key, (x.channels,))

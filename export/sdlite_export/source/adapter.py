@@ -1,5 +1,5 @@
-"""Read what is added to a model: ControlNets and T2I-Adapters, as diffusers has them and as their
-authors do.
+"""Read what is added to a model: ControlNets, T2I-Adapters and IP-Adapters, as diffusers has them
+and as their authors do.
 
 A folder has a ``config.json``; of a single file all numbers are derived from the tensors' shapes.
 An original ControlNet has LDM's names under ``control_model.``, also inside a whole checkpoint; an
@@ -17,19 +17,23 @@ import numpy as np
 
 from sdlite.errors import SourceError, UnknownFamily
 from sdlite.tensors.base import TensorInfo, Tensors
+from sdlite.tensors.pickle import open_nested
+from sdlite.tensors.safetensors import SafetensorsFile, open_safetensors
 from sdlite.types import Array
-from sdlite_export.configs import ControlNetConfig, T2IAdapterConfig
+from sdlite_export.configs import ControlNetConfig, IPAdapterConfig, T2IAdapterConfig
 from sdlite_export.source.checkpoint import Component, SourceHash, SourceLicence
 from sdlite_export.source.config_reader import ConfigReader
 from sdlite_export.source.diffusers import weight_files
 from sdlite_export.source.diffusers_unet import read_controlnet
 from sdlite_export.source.gather import Found, gather
+from sdlite_export.source.ip_adapter import derive_ip_adapter, ip_adapter_slots, is_ip_adapter
 from sdlite_export.source.layout import Slot, controlnet_slots, t2i_slots
 from sdlite_export.source.ldm import open_tensors, prefixes
 from sdlite_export.source.ldm_config import MAX_LEVELS, Lookup, derive_unet
 from sdlite_export.source.t2i import derive_t2i, read_t2i
 
-Kind: TypeAlias = Literal["controlnet", "t2i-adapter"]
+Kind: TypeAlias = Literal["controlnet", "t2i-adapter", "ip-adapter"]
+Config: TypeAlias = ControlNetConfig | T2IAdapterConfig | IPAdapterConfig
 
 LDM_PREFIX = "control_model."
 LDM_MARK = "input_hint_block.0.weight"
@@ -38,7 +42,10 @@ T2I_MARKS = ("adapter.body.0.resnets.0.block1.weight", "body.0.block1.weight")
 """What tells a T2I-Adapter, in diffusers' names and in the original ones."""
 LIGHT_MARK = "body.0.body.0.block1.weight"
 """What tells a light one in the original names."""
-KNOWN = "ControlNets and T2I-Adapters as diffusers folders or files, or in their original layouts"
+KNOWN = (
+    "ControlNets and T2I-Adapters as diffusers folders or files, or in their original layouts; "
+    "IP-Adapters as files"
+)
 """What can be added, for messages."""
 OTHERS = (
     ("lora_controlnet", "a Control-LoRA, whose weights are differences from a U-Net"),
@@ -64,10 +71,10 @@ class AdapterSource:
     """File or folder name without its path and suffix."""
     source: Literal["diffusers", "single-file", "ckpt"]
     """What was opened."""
-    config: ControlNetConfig | T2IAdapterConfig
+    config: Config
     """Its numbers."""
     tensors: Tensors
-    """Its weights, with diffusers' names."""
+    """Its weights, with diffusers' names; an IP-Adapter's with those of its file."""
     licence: SourceLicence
     """Terms of use, as the source states them."""
     sha256: SourceHash
@@ -116,7 +123,7 @@ def _from_folder(folder: Path) -> AdapterSource:
     where = folder / "config.json"
     name = ConfigReader(where).data.get("_class_name")
     kind: Kind
-    config: ControlNetConfig | T2IAdapterConfig
+    config: Config
     if name == "ControlNetModel":
         kind, config = "controlnet", read_controlnet(where)
         slots = controlnet_slots(config)
@@ -144,6 +151,9 @@ def _from_folder(folder: Path) -> AdapterSource:
 def _from_file(path: Path) -> AdapterSource:
     from sdlite_export.licence import file_licence
 
+    image_prompt = _ip_adapter(path)
+    if image_prompt is not None:
+        return image_prompt
     tensors, metadata, kind = open_tensors(path)
     names = tensors.infos()
     inside = any(name.startswith(LDM_PREFIX) for name in names)
@@ -161,7 +171,7 @@ def _from_file(path: Path) -> AdapterSource:
         )
     original = not (DIFFUSERS_MARK in found or T2I_MARKS[0] in found)
     lookup = Lookup(found, naming="ldm" if original else "diffusers")
-    config: ControlNetConfig | T2IAdapterConfig
+    config: Config
     if t2i:
         config = derive_t2i(path.name, lookup)
         slots = t2i_slots(config)
@@ -177,6 +187,28 @@ def _from_file(path: Path) -> AdapterSource:
         config,
         _gather(path.name, slots, found, place),
         file_licence(path, metadata),
+        SourceHash(path.parent, (path,)),
+    )
+
+
+def _ip_adapter(path: Path) -> AdapterSource | None:
+    """The same of an IP-Adapter; None when the file is none."""
+    from sdlite_export.licence import file_licence
+
+    safe = path.suffix.lower() == ".safetensors"
+    tensors = open_safetensors(path) if safe else open_nested(path)
+    if not is_ip_adapter(tensors.infos()):
+        return None
+    found = {name: Found(tensors, name) for name in tensors.infos()}
+    config = derive_ip_adapter(path.name, found)
+    wanted = [(name, name, shape) for name, shape in ip_adapter_slots(config)]
+    return AdapterSource(
+        "ip-adapter",
+        path.stem,
+        "single-file" if safe else "ckpt",
+        config,
+        Finite(path.name, gather(path.name, wanted, found)),
+        file_licence(path, tensors.metadata if isinstance(tensors, SafetensorsFile) else {}),
         SourceHash(path.parent, (path,)),
     )
 
