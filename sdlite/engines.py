@@ -40,6 +40,9 @@ LARGE_BYTES = 100 << 20
 what it wins is a small part of a second a picture for the model that ships."""
 LEVELS = 8
 """More resolutions than this no U-Net has."""
+OWN_SIZES = ("text_encoder", "t2i-adapter/", "ip-adapter/", "image-encoder/")
+"""Starts of the names of components whose sizes are not those of the picture drawn: tokens, cells
+of their own, and the pictures an encoder takes."""
 EXACT = frozenset({"text_encoder", "text_encoder_2"})
 """Components that cost next to nothing, so that they are not computed narrowly without need."""
 
@@ -181,8 +184,7 @@ def dimensions_of(
 
     The number of tokens stays free: it depends on the prompt, and costs nothing.
     """
-    # A T2I-Adapter counts in cells of its own, and is asked once a picture.
-    if not device.fixed_sizes or component.startswith(("text_encoder", "t2i-adapter/")):
+    if not device.fixed_sizes or component.startswith(OWN_SIZES):
         return {}
     width, height = size
     picture = {"image_height": height, "image_width": width}

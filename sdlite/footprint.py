@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sdlite.adapterentry import CONTROL, EXTENSIONS, kind_of
 from sdlite.chain import is_heavy
 from sdlite.engine import Artifact
 from sdlite.manifest import Manifest
@@ -32,6 +33,8 @@ is freed and what is asked for: for SD1.5's U-Net 216 MB of 153 in calls alone, 
 HOLES_HEAVY = 1.2
 """The same for segments that hold whole pictures and give back what they free: 871 MB of 742 for
 SD1.5's decoder."""
+LOOKING = ("text_encoder", "image-encoder/", "ip-adapter/")
+"""Starts of the names of components that take as much memory whatever is drawn."""
 FLASH = ("fused", "segment")
 """Variants whose attention never holds all scores."""
 
@@ -108,7 +111,7 @@ def run_bytes(parts: Sequence[tuple[str, int, int]], resident: bool) -> tuple[in
     peaks: dict[str, int] = {}
     for component, own, mapped in parts:
         # Control networks are open together with the U-Net.
-        phase = "unet" if "/" in component else component
+        phase = "unet" if EXTENSIONS.get(kind_of(component)) == CONTROL else component
         private[phase] = private.get(phase, 0) + own
         peaks[phase] = peaks.get(phase, 0) + own + mapped
     join = sum if resident else max
@@ -136,7 +139,7 @@ def weight_bytes(
 def activation_bytes(artifact: Artifact, manifest: Manifest, area: int, batch: int) -> int:
     """Bytes of activations for ``batch`` pictures of ``area`` pixels each."""
     defaults = manifest.defaults
-    if artifact.component.startswith("text_encoder"):
+    if artifact.component.startswith(LOOKING):
         return artifact.activation_bytes or (16 << 20)
     if artifact.activation_bytes:
         reference = defaults.width * defaults.height

@@ -195,7 +195,7 @@ def _control_fields(request: Request, manifest: Manifest) -> dict[str, str]:
         entry = find_adapter(manifest.adapters, control.name)
         numbers = zip(("Threshold A", "Threshold B"), control.options, strict=False)
         values = {
-            "Module": control.preprocessor,
+            "Module": "ip-adapter-auto" if entry.encoder else control.preprocessor,
             "Model": f"{entry.name} [{entry.sha256[:8]}]",
             "Weight": f"{control.weight:g}",
             "Resize Mode": CONTROL_RESIZES[control.resize],

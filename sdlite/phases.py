@@ -16,8 +16,9 @@ from PIL import Image
 from sdlite.adapters import NOTHING, Adapters, Applied
 from sdlite.calls import Predictor, in_calls_of
 from sdlite.components import Components, FindRuntime, Meter
+from sdlite.control.images import NO_IMAGES, ImagePrompt, look
 from sdlite.control.scales import switches
-from sdlite.control.steer import steer
+from sdlite.control.steer import is_steered, steer
 from sdlite.edit.request import Stage
 from sdlite.edit.start import (
     Start,
@@ -26,7 +27,7 @@ from sdlite.edit.start import (
     picture_channels,
     start_edit,
     starting_latents,
-    with_picture,
+    with_channels,
 )
 from sdlite.engine import Session
 from sdlite.errors import Cancelled, NotFinite, RequestError
@@ -35,7 +36,6 @@ from sdlite.image.pictures import from_picture, to_pictures
 from sdlite.package import Package
 from sdlite.planner import Plan
 from sdlite.ports import (
-    CHANNELS,
     GUIDANCE,
     DecoderPort,
     EncoderPort,
@@ -234,6 +234,12 @@ class Phases:
                 start = replace(Start(stage.first) if whole else start, channels=channels)
         return start
 
+    def look(self, request: Request, chosen: Plan, recorder: Recorder) -> ImagePrompt:
+        """What an IP-Adapter makes of the pictures of a completed request."""
+        with recorder.phase("look") as meter:
+            use = partial(self._session, chosen=chosen, meter=meter)
+            return look(request, self._package.manifest, use)
+
     def _first_noise(self, request: Request, chosen: Plan) -> BatchNoise:
         variation = variation_of(request, self._package.manifest.latent.factor)
         return batch_noise(request.rng, seeds_of(request), self.latent_shape(chosen), variation)
@@ -253,6 +259,7 @@ class Phases:
         cancel: threading.Event | None,
         resume: SamplerState | None = None,
         applied: Applied = NOTHING,
+        images: ImagePrompt = NO_IMAGES,
     ) -> Iterator[Step]:
         """Noise to latents, step by step.
 
@@ -265,6 +272,7 @@ class Phases:
             cancel: set from any thread, it ends the run with ``Cancelled``.
             resume: a ``Step.state`` of this run to go on from.
             applied: LoRAs.
+            images: what pictures say that are prompts.
         """
         manifest, shape = self._package.manifest, chosen.shape
         sampler, sigmas = sampling_of(request, manifest, self._levels, start.first)
@@ -283,18 +291,14 @@ class Phases:
             self._session("unet", chosen, meter, applied) as session,
             ExitStack() as opened,
         ):
-            told = conditioning.over(sigmas)
+            told = images.over(conditioning.over(sigmas), sigmas)
             guidance = self.guidance(request)
-            if start.channels is not None and manifest.task == "edit":
-                strength = request.edit.image_guidance if request.edit else 1.0
-                told = with_picture(told, start.channels, guidance, strength)
-            elif start.channels is not None:
-                told = with_added(told, {CHANNELS: start.channels})
+            told = with_channels(told, start.channels, manifest.task, guidance, request.edit)
             if self._guidance_width:
                 scale = guidance_embedding(float(request.guidance or 1.0), self._guidance_width)
                 told = with_added(told, {GUIDANCE: scale})
             unet: Predictor = UnetPort(session)
-            if shape.controls:
+            if is_steered(shape.controls):
                 use = partial(self._session, chosen=chosen, meter=meter)
                 unet, told = steer(session, told, sigmas, request, manifest, chosen, use, opened)
             denoise: Denoise = denoiser(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sdlite import downsampling, engines, seamless
-from sdlite.adapterentry import CONTROL
+from sdlite.adapterentry import CONTROL, extension_of
 from sdlite.choices import MEMORY_MODES, MOST_TILES
 from sdlite.engine import LoadOptions
 from sdlite.errors import NoPlan, RequestError, UnknownName
@@ -230,7 +230,8 @@ def _candidate(
     batches = dict.fromkeys(encoding_of(package.manifest).encoders, 2)
     decoder = TINY_DECODER if shape.tiny else "vae_decoder"
     batches |= {"vae_encoder": 1, "unet": way.call_batch, decoder: 1}
-    batches |= dict.fromkeys(shape.controls, way.call_batch)
+    for name in shape.controls:
+        batches[name] = 1 if extension_of([name]) != f"+{CONTROL}" else way.call_batch
     if not shape.encodes:
         del batches["vae_encoder"]
     placements = tuple(
@@ -286,8 +287,8 @@ def _place(
     helpers = [item for item in devices if item.runtime == main.runtime and item.name == "cpu"]
     tiles = way.tiles if package.find(component, TILED) else 1
     variant = _variant(component, shape, tiles)
-    steered = component == "unet" and bool(shape.controls)
-    more = f"+{CONTROL}" if steered else ""
+    more = extension_of(shape.controls) if component == "unet" else ""
+    steered = CONTROL in more or CONTROL in extension_of([component])
     # The text encoder costs a processor next to nothing.
     aside = component.startswith("text_encoder") or (way.apart and component in AUTOENCODER)
     if main.own_memory and aside and helpers:
@@ -311,7 +312,7 @@ def _place(
         dimensions={}
         if tiles > 1
         else engines.dimensions_of(
-            component, device, batch, size, package.manifest.latent, steered or "/" in component
+            component, device, batch, size, package.manifest.latent, steered
         ),
         precision=precision,
         device_memory=budget.max_vram if device.own_memory else None,

@@ -43,7 +43,8 @@ class RequestShape:
     replaced: tuple[tuple[str, int], ...] = ()
     """Bytes of weights that replace some of the package's, by component."""
     controls: tuple[str, ...] = ()
-    """Components of the control networks that are asked beside the U-Net."""
+    """Components of what looks at pictures to follow: control networks, which are asked beside the
+    U-Net, and IP-Adapters with their encoders, which are asked before."""
     downsampled: bool = False
     """Whether attention may do with fewer keys and values."""
     tiling: str = ""

@@ -46,6 +46,9 @@ sizes, and the guidance scale of LCM's."""
 RESIDUALS = ("down_residual_", "mid_residual", "adapter_feature_")
 """Starts of the names of what ControlNets and T2I-Adapters say to a U-Net: a graph that takes it
 gets it in ``added``."""
+IMAGE_PROMPT = ("image_keys", "image_values")
+"""What IP-Adapters make of pictures for a U-Net: keys and values of all its cross-attentions,
+``(batch, image_tokens, channels)``."""
 CHANNELS = "channels"
 """Among a U-Net's added inputs: latents that are put beside the noisy ones, as more channels."""
 
@@ -220,7 +223,9 @@ class UnetPort:
         self._timestep = _need(session.inputs, "timestep", "U-Net")
         self._context = _need(session.inputs, "context", "U-Net")
         added = [
-            spec for spec in session.inputs if spec.name in ADDED or spec.name.startswith(RESIDUALS)
+            spec
+            for spec in session.inputs
+            if spec.name in (*ADDED, *IMAGE_PROMPT) or spec.name.startswith(RESIDUALS)
         ]
         _refuse_others(session, (self._noisy, self._timestep, self._context, *added), "U-Net")
         self._added = frozenset(spec.name for spec in added)

@@ -10,7 +10,9 @@ from typing import TypeVar
 
 from PIL import Image
 
+from sdlite.adapterentry import IMAGE_ENCODER, kind_of
 from sdlite.adapters import Applied
+from sdlite.control.images import NO_IMAGES
 from sdlite.edit.request import stages_of
 from sdlite.edit.start import Start, lay_out_edit
 from sdlite.edit.upscale import scale_latents
@@ -62,6 +64,7 @@ class Run:
         self._stages = stages_of(request)
         self._phases = phases
         self._cancel = cancel
+        self._images = NO_IMAGES
         self._canvas = None
         if request.edit is not None:
             shape = self.plans[0].shape
@@ -91,6 +94,8 @@ class Run:
             conditioning = self._in_turn(number, "text_encoder", partial(self._condition, number))
             check_cancel(self._cancel)
             start = self._in_turn(number, "vae_encoder", partial(self._start, number, base))
+            check_cancel(self._cancel)
+            self._look(number)
             check_cancel(self._cancel)
             state = resume if number == first else None
             latents = None if state is None else state.x
@@ -137,6 +142,19 @@ class Run:
         self.notes.extend(note for note in told if note not in self.notes)
         return conditioning
 
+    def _look(self, number: int) -> None:
+        """Look at pictures that are prompts: once for all runs of the job."""
+        encoders = [
+            name for name in self.plans[number].shape.controls if kind_of(name) == IMAGE_ENCODER
+        ]
+        if encoders and not self._images.seen:
+            request = self._stages[number].request
+            self._images = self._in_turn(
+                number,
+                encoders[0],
+                lambda: self._phases.look(request, self.plans[number], self.recorder),
+            )
+
     def _denoise(
         self, number: int, conditioning: Conditioning, start: Start, state: SamplerState | None
     ) -> Iterator[Step]:
@@ -151,6 +169,7 @@ class Run:
                 self._cancel,
                 state,
                 self.applied[number],
+                self._images,
             )
             try:
                 for step in steps:

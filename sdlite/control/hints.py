@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sdlite.adapterentry import find_adapter
+from sdlite.control.images import image_controls
 from sdlite.control.onnx import NUMBERS as FILE_NUMBERS
 from sdlite.control.onnx import run_file
 from sdlite.control.preprocess import HIDDEN, find_preprocessor, numbers_of
@@ -33,7 +34,14 @@ def complete_controls(controls: tuple[Control, ...], manifest: Manifest) -> tupl
     """
     if len(controls) > MAX_CONTROLS:
         raise RequestError(f"{len(controls)} controls at once, at most {MAX_CONTROLS} are taken")
-    return tuple(_complete(control, manifest) for control in controls)
+    completed = tuple(_complete(control, manifest) for control in controls)
+    names = list(dict.fromkeys(control.name for control in image_controls(completed, manifest)))
+    if len(names) > 1:
+        raise RequestError(
+            f"controls {' and '.join(names)} are both IP-Adapters, of which a picture follows one; "
+            "give several pictures to the same, or leave one out"
+        )
+    return completed
 
 
 def _complete(control: Control, manifest: Manifest) -> Control:
@@ -71,6 +79,8 @@ def _complete(control: Control, manifest: Manifest) -> Control:
             f"control {control.name}: a mask and the preprocessor {HIDDEN} go together; "
             + ("give the mask" if control.mask is None else f"name {HIDDEN}, or leave it out")
         )
+    if find_adapter(manifest.adapters, entry).encoder:
+        _check_image_prompt(control, preprocessor)
     return replace(
         control,
         name=entry,
@@ -78,6 +88,19 @@ def _complete(control: Control, manifest: Manifest) -> Control:
         mask=None if control.mask is None else upright(control.mask, "its mask"),
         preprocessor=preprocessor,
     )
+
+
+def _check_image_prompt(control: Control, preprocessor: str) -> None:
+    """An IP-Adapter's picture is looked at as it is, and it has no modes."""
+    for what, value, usual in (
+        ("preprocessor", preprocessor, "none"),
+        ("mode", control.mode, "balanced"),
+    ):
+        if value != usual:
+            raise RequestError(
+                f"control {control.name}: {what} {value!r} is for ControlNets and T2I-Adapters, "
+                f"this is an IP-Adapter; leave it out"
+            )
 
 
 def _entry(name: str, manifest: Manifest) -> str:

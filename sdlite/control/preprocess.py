@@ -19,6 +19,16 @@ from sdlite.control.canny import canny
 from sdlite.errors import RequestError, UnknownName
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
+IMAGE_MODULES = (
+    "ip-adapter-auto",
+    "ip-adapter_clip_sd15",
+    "ip-adapter_clip_sdxl",
+    "ip-adapter_clip_sdxl_plus_vith",
+    "ip-adapter_clip_h",
+    "ip-adapter_clip_g",
+)
+"""What A1111's extension calls looking at a picture for an IP-Adapter; here that is a part of the
+package."""
 HIDDEN = "inpaint"
 """The preprocessor that needs a mask; what it hides is -1, which no picture can say."""
 
@@ -148,7 +158,7 @@ def _grey(values: npt.NDArray[np.generic]) -> Image.Image:
 
 
 PREPROCESSORS: tuple[Preprocessor, ...] = (
-    Preprocessor("none", "the picture as it is", _same),
+    Preprocessor("none", "the picture as it is", _same, aliases=IMAGE_MODULES),
     Preprocessor(
         "canny",
         "edges, white on black",

@@ -64,6 +64,12 @@ def switches(controls: Sequence[Control], steps: int) -> frozenset[int]:
     return frozenset(step for step in range(1, steps) if acting[step] != acting[step - 1])
 
 
+def at_step(sigmas: Float32, sigma: float) -> int:
+    """The step, counted from 0, that a noise level lies in: the last that starts at or above it."""
+    starts = -sigmas[:-1].astype(np.float64)
+    return max(int(np.searchsorted(starts, -sigma, side="right")) - 1, 0)
+
+
 def with_scales(
     conditions: Conditions,
     sigmas: Float32,
@@ -78,12 +84,11 @@ def with_scales(
         controls: the networks, in order.
         scales: of each, what ``layer_scales`` gives.
     """
-    starts = -sigmas[:-1].astype(np.float64)
-    steps = len(starts)
+    steps = len(sigmas) - 1
 
     def at(sigma: float) -> StepConds:
         told = conditions(sigma)
-        step = max(int(np.searchsorted(starts, -sigma, side="right")) - 1, 0)
+        step = at_step(sigmas, sigma)
         acting = [is_active(control, step, steps) for control in controls]
         prompt, negative = (
             _stacked([pair[which] * on for pair, on in zip(scales, acting, strict=True)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
-from sdlite.adapterentry import find_adapter
+from sdlite.adapterentry import CONTROL, extension_of, find_adapter
 from sdlite.calls import Predictor
 from sdlite.control.hints import hint_of
 from sdlite.control.network import (
@@ -27,16 +27,14 @@ from sdlite.types import Conditions, Float32, Request
 
 def components_of(controls: Sequence[Control], manifest: Manifest) -> tuple[str, ...]:
     """Components of the networks that completed controls need, each once."""
-    return tuple(
-        dict.fromkeys(
-            find_adapter(manifest.adapters, control.name).component for control in acting(controls)
-        )
-    )
+    entries = [find_adapter(manifest.adapters, c.name) for c in controls if c.weight != 0]
+    names = (name for entry in entries for name in (entry.encoder, entry.component) if name)
+    return tuple(dict.fromkeys(names))
 
 
-def acting(controls: Sequence[Control]) -> tuple[Control, ...]:
-    """Those that are not turned off by a weight of 0."""
-    return tuple(control for control in controls if control.weight != 0)
+def is_steered(components: Sequence[str]) -> bool:
+    """Whether control networks are asked beside the U-Net."""
+    return CONTROL in extension_of(components)
 
 
 def steer(
@@ -65,7 +63,10 @@ def steer(
     # The package's own description: a session may have fixed its sizes.
     specs = residual_specs([spec for artifact in unet.artifacts for spec in artifact.inputs])
     names = residual_names(specs)
-    controls = acting(request.controls)
+    # Those that are no image prompts and not turned off by a weight of 0.
+    controls = [
+        control for control in request.controls if is_steered(components_of([control], manifest))
+    ]
     speakers: list[Speaker] = []
     scales = []
     for control in controls:

@@ -162,6 +162,29 @@ def with_picture(
     return at
 
 
+def with_channels(
+    conditions: Conditions,
+    channels: Float32 | None,
+    task: str,
+    guidance: float,
+    edit: Edit | None,
+) -> Conditions:
+    """Conditions with the further inputs of an inpainting or editing U-Net, where there are any.
+
+    Args:
+        conditions: what is drawn at a noise level.
+        channels: ``Start.channels``.
+        task: of the model.
+        guidance: scale of guidance.
+        edit: completed.
+    """
+    if channels is None:
+        return conditions
+    if task == "edit":
+        return with_picture(conditions, channels, guidance, edit.image_guidance if edit else 1.0)
+    return with_added(conditions, {CHANNELS: channels})
+
+
 def starting_latents(
     start: Start, sampler: SamplerInfo, noise: Float32, sigmas: Float32
 ) -> tuple[Float32, Float32 | None]:
