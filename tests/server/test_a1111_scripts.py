@@ -25,13 +25,38 @@ from tests.server.helpers import opened, picture
 from tests.server.test_a1111 import drawn, refused
 
 ENTRY = AdapterEntry("edges", "controlnet", "controlnet/edges", "x", "ab" * 32)
-MANIFEST: Any = SimpleNamespace(adapters=(ENTRY,))
+FACE = AdapterEntry(
+    "face", "ip-adapter", "ip-adapter/face", "x", "cd" * 32, encoder="image-encoder/1"
+)
+MANIFEST: Any = SimpleNamespace(adapters=(ENTRY, FACE))
 INTAKE = Intake(Limits())
 
 
 def read(*units: dict[str, Any], hires: bool = False) -> tuple[sdlite.Control, ...]:
     source = Image.new("RGB", (8, 8), "blue")
     return controls(INTAKE, {"controlnet": {"args": list(units)}}, MANIFEST, source, hires)
+
+
+def test_a_unit_of_an_ip_adapter_is_a_control() -> None:
+    modules = ("ip-adapter-auto", "ip-adapter_clip_sd15", "ip-adapter_clip_sdxl_plus_vith", "none")
+    for module in modules:
+        (found,) = read(
+            {
+                "image": picture((16, 16)),
+                "module": module,
+                "model": "face [cdcdcdcd]",
+                "weight": 0.6,
+                "resize_mode": "Resize and Fill",
+                "control_mode": "My prompt is more important",
+                "guidance_end": 0.5,
+            }
+        )
+        assert replace(found, image=None) == sdlite.Control(  # type: ignore[arg-type]
+            "face",
+            None,  # type: ignore[arg-type]
+            weight=0.6,
+            end=0.5,
+        )
 
 
 def test_a_unit_is_a_control() -> None:

@@ -102,6 +102,7 @@ def controls(
 def _control(
     intake: Intake, unit: Unit, number: int, manifest: Manifest, source: Image | None, hires: bool
 ) -> Control:
+    from sdlite.adapterentry import find_adapter
     from sdlite.control.preprocess import find_preprocessor
     from sdlite.controls import Control
     from sdlite.metadata import CONTROL_LABELS, CONTROL_RESIZES
@@ -111,8 +112,12 @@ def _control(
         raise unsupported(f"{where}: hr_option {unit.hr_option[:40]!r}", "use Both")
     preprocessor = find_preprocessor(unit.module)
     image, mask = _pictures(intake, unit, where)
+    model = _model(unit.model, manifest, where)
+    if find_adapter(manifest.adapters, model).encoder:
+        # The extension reads neither modes nor ways to resize of an IP-Adapter's unit.
+        unit = unit.model_copy(update={"control_mode": 0, "resize_mode": 1})
     return Control(
-        name=_model(unit.model, manifest, where),
+        name=model,
         image=_present(image or source, where),
         weight=unit.weight,
         start=unit.guidance_start,
@@ -182,9 +187,9 @@ def _thresholds(preprocessor: Preprocessor, *values: float) -> tuple[tuple[str, 
 
 
 def nets(manifest: Manifest) -> tuple[AdapterEntry, ...]:
-    """What a model has that units can name: the extension lists T2I-Adapters with ControlNets."""
-    kinds = ("controlnet", "t2i-adapter")
-    return tuple(entry for entry in manifest.adapters if entry.kind in kinds)
+    """What a model has that units can name: the extension lists T2I-Adapters and IP-Adapters with
+    ControlNets."""
+    return manifest.adapters
 
 
 def title(entry: AdapterEntry) -> str:

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from sdlite.home import Model
     from sdlite.server.state import Server
 
-GUIDES = ("controlnet", "t2i-adapter")
-"""Kinds of adapters that a picture guides."""
-
 
 def read_settings(server: Server, body: PictureBody) -> dict[str, Any]:
     """The settings a picture carries, as a job takes them, and what may come out otherwise.
@@ -95,7 +92,7 @@ def model_view(server: Server, model: Model) -> dict[str, Any]:
         "guidance": defaults.guidance,
         "sampler": defaults.sampler,
         "licence": manifest.licence.id,
-        "controls": [item.name for item in manifest.adapters if item.kind in GUIDES],
+        "controls": [item.name for item in manifest.adapters],
         "problem": None,
     }
 
