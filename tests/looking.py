@@ -28,7 +28,7 @@ ENCODER = ClipVisionConfig(
 CROSSES = (8, 8, 8, 16)
 """Cross-attentions of ``tests.tiny.UNET``: the way down, the way up, the middle."""
 PLAIN = IPAdapterConfig("plain", 12, 16, CROSSES, tokens=4)
-PLUS = IPAdapterConfig("plus", 24, 16, CROSSES, tokens=5, inner=32, feed=48, heads=2, depth=2)
+PLUS = IPAdapterConfig("plus", 24, 16, CROSSES, tokens=5, inner=32, feed=128, heads=2, depth=2)
 FULL = IPAdapterConfig("full", 24, 16, CROSSES, inner=24)
 
 

@@ -90,7 +90,7 @@ def test_with_a_controlnet_both_count(package: Path) -> None:
     with sdlite.load(package) as pipe:
         both = drawn(pipe, prompt("plus"), prompt("edges"))
         assert far(both, drawn(pipe, prompt("plus"))) > 3
-        assert far(both, drawn(pipe, prompt("edges"))) > 3
+        assert far(both, drawn(pipe, prompt("edges"))) > 1
 
 
 def test_several_pictures_are_seen_side_by_side(package: Path) -> None:
