@@ -15,7 +15,7 @@ from PIL import Image
 from sdlite_runtimes.nullpackage import write_null_package
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE_MS = 30_000
+PATIENCE_MS = 90_000
 KEYS = [f"key-{number}" for number in range(60)]
 PROGRAM = """
 import pathlib, sys, time, types

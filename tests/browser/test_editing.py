@@ -30,9 +30,8 @@ def test_a_dropped_picture_brings_its_settings(shared: Any, visit: Any, tmp_path
 
 def test_a_picture_is_opened_without_dragging(shared: Any, visit: Any) -> None:
     page = visit(shared)
-    page.focus("text=Open a picture")
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        page.locator("button.open").press("Enter")
     blue = png(Image.new("RGB", (64, 64), "blue"))
     chooser.value.set_files([{"name": "a.png", "mimeType": "image/png", "buffer": blue}])
     page.wait_for_selector(".painting canvas")
@@ -97,6 +96,34 @@ def test_painting_with_keys(shared: Any, visit: Any, asked: Any) -> None:
     draw(page)
     mask = mask_of(jobs[1])
     assert mask[32, 28] == 255 and mask[28, 28] == 255 and mask[60, 60] == 0
+
+
+def test_a_reload_keeps_what_is_continued_from(shared: Any, visit: Any, asked: Any) -> None:
+    page = visit(shared)
+    draw(page)
+    page.click(".actions >> text=Continue")
+    page.wait_for_selector(".painting canvas")
+    painted(page, (0.2, 0.2), (0.4, 0.2))
+    draw(page)
+    page.reload()
+    page.wait_for_selector("section.source >> text=Change what is painted")
+    jobs = asked(page)
+    draw(page)
+    mask = mask_of(jobs[0])
+    assert mask[13, 16] == 255 and mask[51, 48] == 0
+    page.click("[aria-label='Show the picture to continue from']")
+    page.click("text=Clear")
+    page.focus(".edge.right")
+    page.keyboard.press("ArrowRight")
+    draw(page)
+    page.reload()
+    page.wait_for_selector("section.source >> text=Draw beyond the edges")
+    # Another tab has nothing of it.
+    other = page.context.new_page()
+    other.goto(shared.url)
+    other.wait_for_selector("text=Open a picture")
+    other.wait_for_selector(".strip button")
+    assert other.locator("section.source").count() == 0
 
 
 def test_drawing_beyond_the_edges(shared: Any, visit: Any, asked: Any) -> None:

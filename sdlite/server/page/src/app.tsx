@@ -8,6 +8,7 @@ import * as gallery from "./lib/gallery";
 import * as i18n from "./lib/i18n";
 import { t } from "./lib/i18n";
 import { active, attempt, news, report, resume } from "./lib/jobs";
+import * as kept from "./lib/kept";
 import * as keys from "./lib/keys";
 import * as live from "./lib/live";
 import * as paint from "./lib/paint";
@@ -125,6 +126,7 @@ async function start(): Promise<void> {
   forecast.begin();
   gallery.begin();
   paint.begin();
+  void kept.begin();
   live.begin();
   effect(entitle);
   // Another tab, or a phone, may have drawn meanwhile.

@@ -1,5 +1,6 @@
 // The mask: a canvas as large as the picture, with brush, eraser and undo.
 import { effect, signal } from "@preact/signals";
+import { load } from "./pictures";
 import { mask, source } from "./settings";
 
 export const COLOUR = "#e8590c";
@@ -78,6 +79,25 @@ export function done(): void {
   ink.fillStyle = "#000";
   ink.fillRect(0, 0, width, height);
   mask.value = whole.toDataURL("image/png").replace(/^[^,]*,/, "");
+}
+
+/** Paint a mask of before: base64, white where it is painted. */
+export async function restore(data: string): Promise<void> {
+  const image = await load(`data:image/png;base64,${data}`);
+  const pen = context();
+  if (!pen) return;
+  const { width, height } = pen.canvas;
+  pen.drawImage(image, 0, 0, width, height);
+  const whole = pen.getImageData(0, 0, width, height);
+  for (let index = 0; index < whole.data.length; index += 4) {
+    whole.data[index + 3] = whole.data[index] ?? 0;
+  }
+  pen.putImageData(whole, 0, 0);
+  // White becomes the colour of the brush.
+  pen.globalCompositeOperation = "source-in";
+  pen.fillStyle = COLOUR;
+  pen.fillRect(0, 0, width, height);
+  done();
 }
 
 export function undo(): void {

@@ -12,6 +12,9 @@ export function base64(blob: Blob): Promise<string> {
   });
 }
 
+export const blobOf = (data: string): Blob =>
+  new Blob([Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))]);
+
 export function load(url: string): Promise<HTMLImageElement> {
   return new Promise((resolve, reject) => {
     const image = new Image();
