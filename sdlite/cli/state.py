@@ -195,13 +195,18 @@ def branching(saved: Saved, changes: dict[str, Any]) -> Work:
     def work(
         pipe: Pipeline, request: Request, on_step: Callable[[Step], object], cancel: threading.Event
     ) -> Result:
-        from sdlite.edit.branch import branch
+        from sdlite.edit.branch import BRANCHED, branch
         from sdlite.edit.state import check_model
 
         check_model(saved, pipe.package)
         job, state = branch(request, saved.state, changes, pipe.package.manifest)
         result = pipe.generate(job, resume=state, on_step=on_step, cancel=cancel)
         where = f"begun as another picture, which is left after step {state.index}"
-        return replace(result, notes=(*result.notes, where))
+        told = f", {BRANCHED}: {state.index} ({saved.request.profile})"
+        return replace(
+            result,
+            notes=(*result.notes, where),
+            infotexts=tuple(text + told for text in result.infotexts),
+        )
 
     return work

@@ -12,6 +12,7 @@ from typing import Any
 
 from sdlite.assets import find_asset
 from sdlite.choices import find_tiling
+from sdlite.edit.branch import BRANCHED
 from sdlite.edit.upscale import find_upscaler
 from sdlite.errors import RequestError, UnknownName
 from sdlite.manifest import Manifest
@@ -275,7 +276,12 @@ def _extras(found: Parameters, problems: list[str]) -> None:
     if "VAE" in found.fields or "VAE hash" in found.fields:
         vae = found.fields.get("VAE", found.fields.get("VAE hash"))
         problems.append(f"it used another VAE, {vae}; the model's own is taken")
-    others = sorted(set(found.fields) - KNOWN)
+    if BRANCHED in found.fields:
+        problems.append(
+            f"its first steps were drawn as another picture: {BRANCHED.lower()} "
+            f"{found.fields[BRANCHED]}"
+        )
+    others = sorted(set(found.fields) - KNOWN - {BRANCHED})
     if others:
         named = ", ".join(f"{name}: {found.fields[name]}" for name in others)
         problems.append(f"parameters that are not followed: {named}")

@@ -11,11 +11,13 @@ import numpy as np
 from sdlite.changes import changed
 from sdlite.errors import RequestError, UnknownName
 from sdlite.manifest import Manifest
-from sdlite.profiles import QUALITY
+from sdlite.profiles import QUALITY, find_profile
 from sdlite.request import complete, sampling_of
 from sdlite.sampling import NoiseLevels
 from sdlite.types import Float32, Request, SamplerState
 
+BRANCHED = "Branched after step"
+"""The parameter that says so: the step, and the profile it was begun in."""
 SETTLED = (
     "steps",
     "hires",
@@ -69,7 +71,7 @@ def branch(
         if state.stage and name in SETTLED:
             raise RequestError(f"{name} cannot be changed any more: the second pass is begun")
     asked = {name: value for name, value in changes.items() if name != "steps"}
-    changed_request = changed(request, asked)
+    changed_request = changed(_without_shortcuts(request), asked)
     if "steps" in changes:
         if request.edit is not None:
             raise RequestError(
@@ -78,10 +80,24 @@ def branch(
         _, sigmas = sampling_of(request, manifest, NoiseLevels.from_table(manifest.noise))
         finer = _cut(sigmas, state.index, changes["steps"])
         changed_request = replace(changed_request, sigmas=tuple(map(float, finer)))
+        hires = changed_request.hires
+        if hires is not None and hires.sampler is None and hires.schedule is None:
+            # With levels one by one the first pass has no schedule for the second to take over.
+            hires = replace(hires, schedule=request.schedule)
+            changed_request = replace(changed_request, hires=hires)
     # What answers are forecast from belongs to the job before.
-    return (
-        complete(replace(changed_request, profile=QUALITY.name), manifest),
-        replace(state, cache={}),
+    return complete(changed_request, manifest), replace(state, cache={})
+
+
+def _without_shortcuts(request: Request) -> Request:
+    """A completed request in full quality: what its profile had filled in is open again."""
+    profile = find_profile(request.profile)
+    own = request.guidance_interval == profile.interval
+    return replace(
+        request,
+        profile=QUALITY.name,
+        guidance_interval=None if own else request.guidance_interval,
+        decoder=None if profile.tiny else request.decoder,
     )
 
 

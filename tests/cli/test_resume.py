@@ -209,7 +209,13 @@ def test_a_draft_is_promoted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 0, done.output
     fields = metadata.parse(str(metadata.read(Path("b.png")))).fields
     assert (fields["Steps"], fields["Hires upscale"]) == ("20", "1.5")
-    assert "Profile" not in fields and "Profile" in str(metadata.read(Path("draft.png")))
+    begun = metadata.parse(str(metadata.read(Path("draft.png")))).fields
+    assert begun["Profile"] == "draft" and "Guidance interval" in begun
+    assert not {"Profile", "Guidance interval"} & set(fields)
+    assert fields["Branched after step"] == "3 (draft)"
+    assert fields["Hires schedule type"] == begun["Schedule type"]
+    told = run("again", "b.png", "-o", "again.png")
+    assert "note: its first steps were drawn as another picture: branched a" in told.stderr
     with Image.open("draft.png") as small, Image.open("b.png") as large:
         assert large.width == 3 * small.width // 2
     assert Path("a-3.state").is_file()
@@ -217,7 +223,8 @@ def test_a_draft_is_promoted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(*job, "-o", "whole.png", "--overwrite", *saving).exit_code == 0
     done = run("again", "whole.png", "--continue", "a-6.state", "-o", "c.png")
     assert done.exit_code == 0, done.output
-    assert Path("c.png").read_bytes() == Path("whole.png").read_bytes()
+    with Image.open("c.png") as after, Image.open("whole.png") as whole:
+        assert after.tobytes() == whole.tobytes()
 
 
 def test_a_state_of_another_picture_is_not_its_draft(
