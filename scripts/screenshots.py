@@ -94,6 +94,7 @@ def shoot(browser: Any, url: str) -> None:
     page.mouse.up()
     page.fill("#prompt", "a yellow star and a red circle on a black background")
     page.locator("#prompt").blur()
+    page.wait_for_selector(".forecast strong")
     save(page, "dark")
     context.close()
 
