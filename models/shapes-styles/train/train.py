@@ -142,7 +142,7 @@ class Task:
         noise = torch.randn(latents.shape)
         a = self.alphas[t].float().view(-1, 1, 1, 1)
         noisy = a.sqrt() * latents + (1 - a).sqrt() * noise
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=common.fast_bfloat16()):
             predicted = self.unet(noisy, t, features).sample
         errors = (predicted.float() - noise).pow(2).mean((1, 2, 3))
         return (self.weights[t] * errors).mean()

@@ -17,6 +17,11 @@ RUNS = Path(__file__).resolve().parent / "runs"
 SHIPPED = Path(__file__).resolve().parent.parent / "diffusers"
 
 
+def fast_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16; without, float32 is far faster."""
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
 class Budget:
     """How far a run is, 0 to 1, by iterations or by processor time with a hard end on the clock.
 
