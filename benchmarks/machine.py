@@ -24,6 +24,7 @@ def machine() -> dict[str, Any]:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
         "cpu": hardware.cpu_name,
+        "cpu_flags": list(hardware.cpu_flags),
         "physical_cores": hardware.physical_cores,
         "logical_cores": hardware.logical_cores,
         "ram_bytes": hardware.ram_total,

@@ -117,11 +117,23 @@ def _topic(data: Mapping[str, Any]) -> str:
     return ""
 
 
+def instructions(machine: Mapping[str, Any]) -> str:
+    """What decides how fast a processor computes these models."""
+    flags = machine.get("cpu_flags")
+    if flags is None:
+        # Files from before the flags were kept are all of one machine.
+        return "with AVX-512, VNNI and bfloat16"
+    if "avx512f" not in flags:
+        return "with AVX2 and VNNI" if "avx_vnni" in flags else "with AVX2, no VNNI"
+    rest = {"avx512_vnni": "VNNI", "avx512_bf16": "bfloat16"}
+    return " and ".join(["with AVX-512", *(word for flag, word in rest.items() if flag in flags)])
+
+
 def section(stem: str, data: Mapping[str, Any]) -> str:
     """One result file: how it was made, then all its figures."""
     machine, versions = data["machine"], data["versions"]
     facts = [
-        f"{machine['cpu']}, {machine['physical_cores']} cores, "
+        f"{machine['cpu']} {instructions(machine)}, {machine['physical_cores']} cores, "
         f"{machine['ram_bytes'] / 1e9:.0f} GB, {machine['system']}",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
         data["date"],
