@@ -28,7 +28,8 @@ ENCODER = ClipVisionConfig(
 CROSSES = (8, 8, 8, 16)
 """Cross-attentions of ``tests.tiny.UNET``: the way down, the way up, the middle."""
 PLAIN = IPAdapterConfig("plain", 12, 16, CROSSES, tokens=4)
-PLUS = IPAdapterConfig("plus", 24, 16, CROSSES, tokens=5, inner=32, feed=128, heads=2, depth=2)
+# diffusers makes no resampler but of 4 layers, whose MLPs are 4 times as wide inside.
+PLUS = IPAdapterConfig("plus", 24, 16, CROSSES, tokens=5, inner=32, feed=128, heads=2, depth=4)
 FULL = IPAdapterConfig("full", 24, 16, CROSSES, inner=24)
 
 

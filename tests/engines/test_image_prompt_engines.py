@@ -88,9 +88,11 @@ def test_engines_and_memory_modes_agree(package: Path) -> None:
 
 def test_with_a_controlnet_both_count(package: Path) -> None:
     with sdlite.load(package) as pipe:
-        both = drawn(pipe, prompt("plus"), prompt("edges"))
-        assert far(both, drawn(pipe, prompt("plus"))) > 3
-        assert far(both, drawn(pipe, prompt("edges"))) > 1
+        strong = prompt(weight=2.0)
+        both = drawn(pipe, strong, prompt("edges"))
+        assert far(both, drawn(pipe, strong)) > 3
+        # Next to a random ControlNet, whose say is large, a random adapter says little.
+        assert far(both, drawn(pipe, prompt("edges"))) > 0.5
 
 
 def test_several_pictures_are_seen_side_by_side(package: Path) -> None:

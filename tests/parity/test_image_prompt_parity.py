@@ -62,7 +62,7 @@ CASES = {
         [{"layers": (1.0, 0.5, 0.2, 0.8)}],
         {"down": {"block_0": [1.0]}, "mid": 0.5, "up": {"block_1": [0.2, 0.8]}},
     ),
-    "with a ControlNet": ("sd1", PLUS, [{"weight": 0.6}], 0.6),
+    "with a ControlNet": ("sd1", PLAIN, [{"weight": 2.0}], 2.0),
     "without guidance": ("sd1", PLUS, [{"weight": 0.9}], 0.9),
     "instruct-pix2pix": ("edit", PLAIN, [{"weight": 0.6}], 0.6),
     "sd2 v": ("sd2 v", PLUS, [{}], 1.0),
