@@ -22,6 +22,7 @@ from sdlite_export.export import export_package, write_package
 from sdlite_export.source import open_source
 
 from sdlite.errors import RequestError, UnknownName
+from sdlite.manifest import VERSION
 from sdlite.package import Package
 from tests.coreml.compare import Interpreted, emit, errors
 from tests.coreml.interpreter import OPERATIONS
@@ -113,7 +114,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) ->
 def test_a_package_lists_every_file_of_its_graphs(exported: Package) -> None:
     exported.verify()
     manifest = exported.manifest
-    assert (manifest.version, manifest.reader) == (3, 3)
+    assert (manifest.version, manifest.reader) == (VERSION, 3)
     assert (manifest.defaults.width, manifest.defaults.height) == (48, 64)
     assert not manifest.weights
     listed = {entry.path for entry in exported.files()}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import agree, bare, export, limit, memory, pictures, speed, start
+from benchmarks.machine import label
 from benchmarks.taesd import write_taesd
 from sdlite.package import Package
 
@@ -84,7 +85,7 @@ def test_picture_under_a_hard_limit(tiny_package: Package, tmp_path: Path) -> No
     assert 0 < found["limited_denoise_private_bytes"] < 400e6
     assert found["limited_over_free"] > 0
     memory.main(["smallest", *words, "--limits", "400", "20"])
-    found = read(tmp_path, f"memory-smallest-{tiny_package.root.name}.json")
+    found = read(tmp_path, f"memory-smallest-{label(tiny_package.root)}.json")
     assert found["smallest_limit_bytes"] == 400e6
 
 
@@ -100,7 +101,7 @@ def test_latents_of_two_engines(tiny_package: Package, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     words = [str(tiny_package.root), "--quick", "--threads", "1", "--output", str(tmp_path)]
     agree.main([*words, "--latents", "--size", "32"])
-    found = read(tmp_path, f"agree-latents-{tiny_package.root.name}.json")
+    found = read(tmp_path, f"agree-latents-{label(tiny_package.root)}.json")
     assert found["latents_openvino_fp32"] < 1e-3
 
 
@@ -108,7 +109,7 @@ def test_start_of_a_large_model(tiny_package: Package, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     words = ["--quick", "--threads", "1", "--output", str(tmp_path)]
     start.main(["--first-call", str(tiny_package.root), *words])
-    found = read(tmp_path, f"start-{tiny_package.root.name}.json")
+    found = read(tmp_path, f"start-{label(tiny_package.root)}.json")
     assert found["first_call_openvino_seconds"] > 0
     assert found["first_call_onnxruntime_mapped_seconds"] > 0
 
@@ -130,7 +131,7 @@ def test_start(tiny_package: Package, tmp_path: Path) -> None:
 def test_agree(tiny_package: Package, tmp_path: Path) -> None:
     words = [str(tiny_package.root), "--quick", "--threads", "1", "--output", str(tmp_path)]
     agree.main([*words, "--ways", "tiles", "mapped"])
-    data = json.loads((tmp_path / f"agree-{tiny_package.root.name}.json").read_text())
+    data = json.loads((tmp_path / f"agree-{label(tiny_package.root)}.json").read_text())
     assert [figure["key"] for figure in data["measurements"]] == [
         "difference_tiles",
         "difference_mapped",
@@ -143,5 +144,5 @@ def test_forecast(tiny_package: Package, tmp_path: Path) -> None:
 
     words = [str(tiny_package.root), "--quick", "--threads", "1", "--output", str(tmp_path)]
     forecast.main(words)
-    data = json.loads((tmp_path / f"forecast-{tiny_package.root.name}.json").read_text())
+    data = json.loads((tmp_path / f"forecast-{label(tiny_package.root)}.json").read_text())
     assert len(data["measurements"]) == 3
