@@ -38,7 +38,7 @@ from sdlite.errors import (
     UnknownName,
 )
 from sdlite.hardware import cuts_off, describe
-from sdlite.manifest import Layer, dump_manifest, read_manifest
+from sdlite.manifest import VERSION, Layer, dump_manifest, read_manifest
 from sdlite.package import Package
 from sdlite.tensors.eightbit import from_int8, steps_of, to_int8
 from sdlite.weightfile import own_tensors
@@ -85,7 +85,7 @@ def test_steps_are_those_of_the_channels() -> None:
 
 def test_the_manifest_says_what_is_in_8_bits(int8: Package) -> None:
     manifest = int8.manifest
-    assert (manifest.version, manifest.reader) == (3, 3)
+    assert (manifest.version, manifest.reader) == (VERSION, 3)
     unet = manifest.weights["unet"]
     assert unet.precision == "int8"
     assert {a.precision for a in manifest.artifacts if a.component == "unet"} == {"int8"}
