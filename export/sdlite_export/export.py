@@ -144,10 +144,10 @@ def export_package(
     check_replaceable(dest, force)
     if precision == "int8":
         find_engine()
-    if format == "openvino":
-        check_openvino()
     elif search:
         raise RequestError(f"a scan of layers is for precision int8, not for {precision}")
+    if format == "openvino":
+        check_openvino()
     prompts = None if calibration is None else read_prompts(calibration)
     checkpoint = open_source(source, prediction)
     if coreml is not None and checkpoint.safety is not None:

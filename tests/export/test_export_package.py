@@ -116,7 +116,7 @@ def test_report(tiny_checkpoint: Path, tmp_path: Path) -> None:
 def test_unknown_precision_and_format(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="Did you mean 'fp16'"):
         export_package(tiny_checkpoint, tmp_path / "p", precision="fp61")
-    with pytest.raises(UnknownName, match="Known: onnx, coreml"):
+    with pytest.raises(UnknownName, match="Known: onnx, openvino, coreml"):
         export_package(tiny_checkpoint, tmp_path / "p", format="gguf")
     assert list(tmp_path.iterdir()) == []
 
