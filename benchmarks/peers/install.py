@@ -21,7 +21,7 @@ from _environment import environment, fail
 
 STAGES = [
     ["torch==2.14.1", "torchvision==0.29.1"],
-    ["optimum-intel[openvino]==2.2.0", "openvino-genai==2026.4.1.0", "diffusers==0.42.1"],
+    ["optimum-intel[openvino]==2.2.0", "openvino-genai==2026.4.1.0", "diffusers==0.39.0"],
     ["stable-diffusion-cpp-python==0.4.7"],
 ]
 
