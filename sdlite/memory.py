@@ -20,6 +20,8 @@ from typing import Any
 # Parameters of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+# Advice to madvise, from Linux's mman.h.
+_MADV_DONTNEED = 4
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,32 @@ def release_free_memory() -> None:
         trim(0)
 
 
+def release_file_pages(path: Path) -> None:
+    """Let go of the resident pages of a file that this process has mapped to read (Linux).
+
+    Whoever reads there again gets them from the file. For files whose mapping stays although
+    hardly anything is read from it any more.
+    """
+    advise = _c_function("madvise")
+    if advise is None:
+        return
+    try:
+        name = str(path.resolve())
+        lines = Path("/proc/self/maps").read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        # address range, permissions, offset, device, inode, path
+        fields = line.split(maxsplit=5)
+        # Pages that were written to would be lost: only those that cannot be.
+        if len(fields) == 6 and fields[5] == name and fields[1].startswith("r-"):
+            first, last = (int(part, 16) for part in fields[0].split("-"))
+            advise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_DONTNEED)
+
+
 @cache
 def _c_function(name: str) -> Any:
-    """A function of glibc's allocator; None where the C library is another."""
+    """A function of the C library of Linux; None where it, or the system, is another."""
     if not sys.platform.startswith("linux"):
         return None
     try:

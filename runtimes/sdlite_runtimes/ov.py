@@ -3,7 +3,7 @@
 It reads the same graphs and weight file as the ONNX Runtime adapter, and IRs of its own. Free
 dimensions that the options give become static, which is what makes it fast; others stay free.
 Weights are packed into private memory for the precision it computes in, and the file's pages they
-come from are dropped by the system when it wants them back. What was compiled is kept in the
+come from are let go of then. What was compiled is kept in the
 compile cache.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from sdlite.engine import Artifact, LoadOptions, SessionReport, TensorSpec
 from sdlite.errors import EngineError, RequestError, UnknownName
+from sdlite.memory import release_file_pages
 from sdlite.types import Array, Device
 from sdlite_runtimes import ovcache, ovsupport
 from sdlite_runtimes.common import Place, feed_of, read_safely
@@ -134,6 +135,9 @@ class OvRuntime:
                 ovsupport.specs(compiled.outputs, found.outputs),
             )
             precision = ovsupport.precision_of(compiled)
+            if beside is not None:
+                # Packed copies are what is computed with, but the file stays mapped.
+                release_file_pages(path.parent / beside)
         except (EngineError, RequestError):
             raise
         except Exception as error:

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from sdlite import memory
-from sdlite.memory import MemoryUse, PeakWatch, high_water, release_free_memory, snapshot
+from sdlite.memory import (
+    MemoryUse,
+    PeakWatch,
+    high_water,
+    release_file_pages,
+    release_free_memory,
+    snapshot,
+)
 
 pytestmark = pytest.mark.skipif(snapshot() is None, reason="the system does not tell")
 SIZE = 64 << 20
@@ -118,3 +125,24 @@ print(kept >> 20, left >> 20)
     kept, left = map(int, done.stdout.split())
     assert kept > 48
     assert left < 16
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="madvise is Linux's")
+def test_pages_of_a_mapped_file_are_let_go_of_and_come_back(tmp_path: Path) -> None:
+    size = 32 << 20
+    path = tmp_path / "weights.bin"
+    path.write_bytes(bytes(range(256)) * (size // 256))
+    with path.open("rb") as stream:
+        content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    assert sum(content[:: 4 << 10]) == 0  # every page is read, and resident
+    before = snapshot()
+    release_file_pages(path)
+    after = snapshot()
+    assert before is not None and after is not None
+    assert before.mapped_bytes - after.mapped_bytes > size * 0.9
+    assert content[1 : size : 1 << 20] == b"\x01" * 32
+    content.close()
+
+
+def test_letting_go_of_a_file_nobody_mapped_does_nothing(tmp_path: Path) -> None:
+    release_file_pages(tmp_path / "missing.bin")
