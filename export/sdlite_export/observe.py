@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from sdlite.engine import Artifact, LoadOptions, Runtime, Session, TensorSpec
+from sdlite.memory import release_free_memory
 from sdlite.types import Array, Device
 from sdlite_export.emit.components import WEIGHTS, Plan
 from sdlite_export.emit.graph import Graph, Node
@@ -20,6 +19,8 @@ from sdlite_export.emit.targets import target_of
 VARIANT = "segment"
 KEEP_OPEN_BYTES = 256 << 20
 """Weights up to which all pieces stay open; larger ones are mapped anew in every call."""
+HEAVY_BYTES = 128 << 20
+"""Values between two pieces from which on freed memory goes back to the system at once."""
 
 Watch = Callable[[str, str, Array], object]
 """Called with a component, the name of a value, and the value for one item."""
@@ -111,7 +112,7 @@ def _watched(graph: Graph, nodes: Sequence[Node], wanted: set[str]) -> list[str]
 
 
 class ObservedSession:
-    """A component that runs item by item, piece by piece, and shows what layers take in."""
+    """A component that runs piece by piece and shows what layers take in, item by item."""
 
     def __init__(
         self,
@@ -141,26 +142,26 @@ class ObservedSession:
         return self._pieces.outputs
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run all items through one piece after the other."""
+        """Run all items through one piece after the other, and look at each by itself."""
+        values = dict(inputs)
         count = max(len(value) for value in inputs.values())
-        items = [
-            {name: value[index : index + 1] for name, value in inputs.items()}
-            for index in range(count)
-        ]
-        for values in items:
-            self._take(self._component, dict(values))
+        for item in range(count):
+            self._take(self._component, _items(values, item))
         for index, piece in enumerate(self._pieces.pieces):
             session = self._session(index, piece.artifact)
-            for values in items:
-                values.update(session.run({s.name: values[s.name] for s in session.inputs}))
-                for name in sorted(piece.watched):
-                    self._watch(self._component, name, values[name])
-                for name in piece.last:
-                    del values[name]
+            values.update(session.run({s.name: values[s.name] for s in session.inputs}))
+            for name in sorted(piece.watched):
+                for item in range(len(values[name])):
+                    self._watch(self._component, name, values[name][item : item + 1])
+            for name in piece.last:
+                del values[name]
             if not self._keep:
                 session.close()
-        names = [spec.name for spec in self.outputs]
-        return {name: np.concatenate([values[name] for values in items]) for name in names}
+            if sum(value.nbytes for value in values.values()) > HEAVY_BYTES:
+                release_free_memory()
+        # Tensors of many sizes came and went: the C library keeps a good deal of what they left.
+        release_free_memory()
+        return {spec.name: values[spec.name] for spec in self.outputs}
 
     def _session(self, index: int, artifact: Artifact) -> Session:
         if not self._keep:
@@ -213,3 +214,8 @@ class ObservingRuntime:
         return ObservedSession(
             artifact.component, pieces, open_piece, self._watch, self._take, keep
         )
+
+
+def _items(values: Mapping[str, Array], item: int) -> dict[str, Array]:
+    """What one item of a batch is given."""
+    return {name: value[item : item + 1] for name, value in values.items()}

@@ -9,7 +9,10 @@ numbers beyond it, by the mean square error of the layer's output.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +39,8 @@ rarest numbers, and where they are cut pictures change: on the shapes model cuts
 alone took 5 dB."""
 SAMPLED = 512
 """Output channels whose weights speak for all when a strength is chosen."""
+WORKERS = min(4, os.cpu_count() or 1)
+"""Values that are decided on at the same time; each takes some hundred megabytes at most."""
 
 Read = Callable[[str], Float32]
 """Reads a tensor of the checkpoint as float32."""
@@ -59,6 +64,10 @@ class Choice:
         scale, zero = np.float32(self.scale), np.float32(self.zero_point)
         levels: Float32 = np.clip(np.rint(x / scale) + zero, 0, LEVELS)
         return (levels - zero) * scale
+
+
+_Decision = tuple[Sequence[LayerUse], Choice | None, dict[str, float]]
+"""The layers that take a value, how it is brought to 8 bits, and what each loses by it."""
 
 
 @dataclass
@@ -94,33 +103,60 @@ def quantize(
         why = kept_apart(name) or (kept or {}).get(name, "")
         if why or graph.layers[name].input not in records:
             draft.layers[name] = Layer("fp16", why=why or "not reached in calibration")
-    for value, record in records.items():
+    lock = threading.Lock()
+
+    def read_alone(key: str) -> Float32:
+        with lock:  # of a checkpoint's file, which has one place
+            return read(key)
+
+    def choose(item: tuple[str, Record]) -> _Decision:
+        value, record = item
         users = [use for use in record.layers if use.name not in draft.layers]
-        if users:
-            _decide(draft, graph, value, record, users, read, worst)
+        return _choose(graph, value, record, users, read_alone, worst)
+
+    # Each value stands for itself, and numpy computes outside the interpreter's lock.
+    with ThreadPoolExecutor(WORKERS) as pool:
+        decisions = list(pool.map(choose, records.items()))
+    for (value, _), (users, choice, errors) in zip(records.items(), decisions, strict=True):
+        _note(draft, graph, value, users, choice, errors, worst)
     ordered = {name: draft.layers[name] for name in graph.layers}
     return Recipe(ordered, draft.factors, draft.rows, draft.columns, draft.shifts)
 
 
-def _decide(
-    draft: _Draft,
+def _choose(
     graph: Graph,
     value: str,
     record: Record,
     users: Sequence[LayerUse],
     read: Read,
     worst: float,
-) -> None:
+) -> _Decision:
     """Choose for one value and the layers that take it."""
+    if not users:
+        return users, None, {}
     weights = {use.name: read(f"{use.name}.weight") for use in users}
     folds = graph.folds.get(value, ())
     free = len(users) == len(record.layers) and _only_layers(graph, value, users)
     strengths = STRENGTHS if folds and free else STRENGTHS[:1]
     choice, errors = _best(record, users, weights, strengths)
-    good = {name: error for name, error in errors.items() if error <= worst}
-    if len(good) < len(errors) and choice.factors is not None:
+    if max(errors.values()) > worst and choice.factors is not None:
         # Factors would have to go into layers in 16 bits too; without them each stands alone.
         choice, errors = _best(record, users, weights, STRENGTHS[:1])
+    return users, choice, errors
+
+
+def _note(
+    draft: _Draft,
+    graph: Graph,
+    value: str,
+    users: Sequence[LayerUse],
+    choice: Choice | None,
+    errors: Mapping[str, float],
+    worst: float,
+) -> None:
+    """Write what was chosen into the recipe."""
+    if choice is None:
+        return
     for use in users:
         error = round(errors[use.name], 5)
         if errors[use.name] > worst:
@@ -130,7 +166,7 @@ def _decide(
                 "w8a8", round_step(choice.scale), choice.zero_point, error
             )
     if choice.factors is not None:
-        _fold(draft, graph, folds, users, choice.factors)
+        _fold(draft, graph, graph.folds.get(value, ()), users, choice.factors)
 
 
 def _best(
