@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +349,41 @@ def test_refuses(sd1: tuple[Package, States], sdxl: tuple[Package, States], tmp_
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=r"has none of adapter_model\.safetensors"):
         open_tensor_file(tmp_path / "empty")
+
+
+def test_a_base_that_is_missing_is_named(sd1: tuple[Package, States], tmp_path: Path) -> None:
+    """The layer, the component or the weights a LoRA would be added to are not there."""
+    package, states = sd1
+    weights = package.manifest.weights
+    made = make_layer("lora", states["unet"][f"{LINEAR}.weight"]).parameters
+    path = write(tmp_path / "x.safetensors", kohya("lora_unet_", LINEAR, made))
+
+    def without(component: str, *left_out: str) -> Package:
+        kept = dict(weights)
+        if left_out:
+            held = {n: e for n, e in kept[component].tensors.items() if n not in left_out}
+            kept[component] = replace(kept[component], tensors=held)
+        else:
+            del kept[component]
+        return Package(package.root, replace(package.manifest, weights=kept))
+
+    # A folder of another program, whose weights have no names of their own.
+    with pytest.raises(RequestError, match=r"tiny says nothing about its weights, .*sdlite export"):
+        opened(path, without("unet"))
+    # A model that was made smaller: of all its layers none is there, or only some.
+    pruned = without("unet", f"{LINEAR}.weight")
+    with pytest.raises(RequestError, match=r"none of its layers is there, e\.g\. lora_unet"):
+        opened(path, pruned)
+    other = LINEAR.replace("to_k", "to_v")
+    both = kohya("lora_unet_", LINEAR, made) | kohya("lora_unet_", other, made)
+    use = opened(write(tmp_path / "both.safetensors", both), pruned)
+    assert [layer.target.module for layer in use.adapter.layers] == [other]
+    assert "3 of 6 tensors belong to no layer of this model" in use.adapter.notes[0]
+    # A second text encoder that Stable Diffusion 1 does not have.
+    text = make_layer("lora", states["text_encoder"][f"{TEXT}.weight"]).parameters
+    second = write(tmp_path / "te2.safetensors", kohya("lora_te2_", TEXT, text))
+    with pytest.raises(RequestError, match="and tiny is sd1: none of its layers is there"):
+        opened(second, package)
 
 
 def test_every_layer_has_its_other_names(sdxl: tuple[Package, States]) -> None:
