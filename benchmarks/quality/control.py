@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -116,7 +115,6 @@ def measure(
     """Draw and judge all cases."""
     sdlite: Any = importlib.import_module("sdlite")
     pictures, verdicts = [], []
-    started = time.perf_counter()
     for case in listed:
         controls = []
         if steered:
@@ -134,7 +132,6 @@ def measure(
     return {
         "right": round(right / len(listed), 4),
         "where_the_edges_are": round(placed / len(listed), 4),
-        "seconds_a_picture": round((time.perf_counter() - started) / len(listed), 3),
         "wrong": [
             {"prompt": case.prompt, "seed": case.seed, "wrong": list(verdict)}
             for case, verdict in zip(listed, verdicts, strict=True)
