@@ -21,8 +21,12 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLInpaintPipeline,
 )
 from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_inpaint as inpainting
+from diffusers.pipelines.stable_diffusion_xl import (
+    pipeline_stable_diffusion_xl_inpaint as xl_inpainting,
+)
 from PIL import Image, ImageDraw
 from sdlite_export.export import export_package
 
@@ -153,23 +157,31 @@ def test_inpainting_with_any_model(ours, theirs, image, mask, tmp_path, name, st
     check(reference, draw(ours, edit, name), tmp_path)
 
 
+INPAINTING = {
+    "inpaint": (StableDiffusionInpaintPipeline, inpainting),
+    "xl inpaint": (StableDiffusionXLInpaintPipeline, xl_inpainting),
+}
+
+
 @pytest.mark.parametrize("strength", [0.6, 1.0])
-def test_inpainting_models(theirs, image, mask, tmp_path, strength):
+@pytest.mark.parametrize("family", INPAINTING)
+def test_inpainting_models(theirs, image, mask, tmp_path, family, strength):
     """A tiny random model with a U-Net of nine channels; the pictures are the same noise."""
-    source = make_tiny_checkpoint(tmp_path / "source", FAMILIES["inpaint"])
+    source = make_tiny_checkpoint(tmp_path / "source", FAMILIES[family])
     export_package(source, tmp_path / "package", precision="fp32")
-    pipe = StableDiffusionInpaintPipeline.from_pretrained(source, torch_dtype=torch.float32)
+    kind, module = INPAINTING[family]
+    pipe = kind.from_pretrained(source, torch_dtype=torch.float32)
     # The picture is drawn from the encoder's distribution, the masked picture is its mean here.
-    usual, encoded = inpainting.retrieve_latents, []
+    usual, encoded = module.retrieve_latents, []
 
     def retrieve(output, generator=None, **_):
         encoded.append(output)
         first = strength < 1 and len(encoded) == 1
         return usual(output, generator) if first else output.latent_dist.mode()
 
-    with mock.patch.object(inpainting, "retrieve_latents", retrieve):
+    with mock.patch.object(module, "retrieve_latents", retrieve):
         reference = diffusers_picture(
-            StableDiffusionInpaintPipeline,
+            kind,
             pipe.components,
             "Euler",
             strength,

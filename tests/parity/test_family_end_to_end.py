@@ -13,6 +13,9 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_inpaint as inpainting
+from diffusers.pipelines.stable_diffusion_xl import (
+    pipeline_stable_diffusion_xl_inpaint as xl_inpainting,
+)
 from PIL import Image
 from sdlite_export.export import export_package
 
@@ -42,6 +45,7 @@ CASES = {
     "headless": ("headless", 5.0, "", {}),
     "lcm": ("lcm", 8.0, "", {}),
     "inpaint": ("inpaint", 5.0, NEGATIVE, {}),
+    "xl inpaint": ("xl inpaint", 5.0, NEGATIVE, {}),
     "edit": ("edit", 5.0, NEGATIVE, {"image_guidance_scale": 1.7}),
     "refiner": ("refiner", 5.0, NEGATIVE, {"strength": 0.5}),
 }
@@ -72,10 +76,13 @@ def theirs(folder, guidance, negative, more, sigmas, times):
     elif "Pix2Pix" in name or "Img2Img" in name:
         call = {"image": picture()}
     # A1111 and sdlite give the U-Net the mean of the masked picture's latents.
-    mean = mock.patch.object(
-        inpainting, "retrieve_latents", lambda encoded, **_: encoded.latent_dist.mode()
-    )
-    with mean:
+    means = [
+        mock.patch.object(
+            module, "retrieve_latents", lambda encoded, **_: encoded.latent_dist.mode()
+        )
+        for module in (inpainting, xl_inpainting)
+    ]
+    with means[0], means[1]:
         return pipe(
             PROMPT,
             negative_prompt=negative or None,
