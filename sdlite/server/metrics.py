@@ -26,6 +26,7 @@ class Metrics:
         self._jobs: Counter[str] = Counter()
         self._pictures = 0
         self._seconds = 0.0
+        self._engine_seconds = 0.0
 
     def answer(self, status: int) -> None:
         """Count an answer."""
@@ -39,6 +40,8 @@ class Metrics:
             if state == DONE:
                 self._pictures += sum(len(result.images) for result in job.results)
                 self._seconds += job.seconds
+                phases = [phase for result in job.results for phase in result.phases]
+                self._engine_seconds += sum(phase.engine_seconds for phase in phases)
 
     def text(self, room: EngineRoom) -> str:
         """Everything, a line each."""
@@ -48,6 +51,7 @@ class Metrics:
         with self._lock:
             answers, jobs = dict(self._answers), dict(self._jobs)
             pictures, seconds = self._pictures, self._seconds
+            computing = self._engine_seconds
         yield from _head("sdlite_info", "gauge", "The version that runs.")
         yield f'sdlite_info{{version="{__version__}"}} 1'
         yield from _head("sdlite_http_responses_total", "counter", "Answers by status.")
@@ -60,6 +64,8 @@ class Metrics:
         yield f"sdlite_pictures_total {pictures}"
         yield from _head("sdlite_job_seconds_total", "counter", "Seconds finished jobs ran.")
         yield f"sdlite_job_seconds_total {seconds:.3f}"
+        yield from _head("sdlite_engine_seconds_total", "counter", "Of these, in engine calls.")
+        yield f"sdlite_engine_seconds_total {computing:.3f}"
         yield from _head("sdlite_jobs_waiting", "gauge", "Jobs in the queue.")
         yield f"sdlite_jobs_waiting {len(room.waiting())}"
         yield from _head("sdlite_jobs_running", "gauge", "Jobs being carried out.")

@@ -328,6 +328,9 @@ def test_metrics(client: Any) -> None:
     assert "sdlite_pictures_total 1" in lines
     assert 'sdlite_http_responses_total{status="200"} 1' in lines
     assert "sdlite_models_open 1" in lines and "sdlite_jobs_waiting 0" in lines
+    figures = dict(line.split() for line in lines if line.count(" ") == 1)
+    computing = float(figures["sdlite_engine_seconds_total"])
+    assert 0 < computing <= float(figures["sdlite_job_seconds_total"])
 
 
 def test_the_log_has_no_prompts(client: Any) -> None:
