@@ -22,39 +22,34 @@ from sdlite.adapterentry import (
     AdapterEntry,
     kind_of,
 )
-from sdlite.choices import WHOLE_PRECISIONS
+from sdlite.choices import PRECISIONS
 from sdlite.destination import check_replaceable, package_folder
 from sdlite.engine import Artifact
 from sdlite.errors import RequestError, UnknownName
-from sdlite.manifest import (
-    VERSION,
-    Manifest,
-    WeightFile,
-    least_reader,
-)
+from sdlite.manifest import VERSION, Manifest, WeightFile, least_reader
 from sdlite.package import Package
 from sdlite.tensors.base import Tensors
 from sdlite_export.architectures.controlnet import controlnet
 from sdlite_export.architectures.ip_adapter import ip_adapter
 from sdlite_export.architectures.t2i_adapter import PoolOps, t2i_adapter
+from sdlite_export.calibrate import find_engine, read_prompts
 from sdlite_export.configs import ControlNetConfig, IPAdapterConfig, T2IAdapterConfig
 from sdlite_export.emit.components import (
     WEIGHTS,
     Component,
     Plan,
+    plain_graph,
     plan_component,
     reference_sizes,
     write_graphs,
 )
 from sdlite_export.emit.extend import UnetPlaces, extended, unet_places
 from sdlite_export.encoders import ChosenEncoder, choose_encoder, encoder_component
-from sdlite_export.export import (
-    GRAPH_ALLOWANCE,
-    Progress,
-    write_manifest,
-)
+from sdlite_export.export import GRAPH_ALLOWANCE, Progress, write_manifest
 from sdlite_export.fits import check_fits
+from sdlite_export.narrow import measured_control
 from sdlite_export.ops import Ops
+from sdlite_export.recipe import Recipe, weights_only
 from sdlite_export.source.adapter import AdapterSource, open_adapter
 from sdlite_export.weights import check_weights, write_weights
 
@@ -110,6 +105,7 @@ def add_adapter(
     image_encoder: Path | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    calibration: Path | None = None,
 ) -> AdapterReport:
     """Add an adapter to a package, or to a copy of it; the package is complete at every moment.
 
@@ -117,15 +113,20 @@ def add_adapter(
         source: a diffusers folder or a single file.
         package: the package it is for.
         dest: folder of a new package that has it too; None changes ``package`` itself.
-        precision: precision of its stored weights, ``fp16`` or ``fp32``; vectors stay float32.
+        precision: precision of its stored weights: ``fp16``, ``fp32``, ``w8`` (weights in 8 bits)
+            or ``int8``, which for a ControlNet means what layers take in as well, and for the
+            others, which are asked once a picture, weights alone; vectors stay float32.
         name: what it is called in requests; that of ``source`` by default.
         image_encoder: of an IP-Adapter, the folder of the network that looks at pictures for it; by
             default one the package has, or the folder ``image_encoder`` beside ``source``.
         force: whether an adapter of that name, or a package at ``dest``, may be replaced.
         progress: told label, bytes done, bytes in all; may raise to stop.
+        calibration: text file of prompts to draw while ranges of a ControlNet are measured.
 
     Raises:
         UnknownName: there is no such precision.
+        RuntimeUnavailable: there is no engine to measure ranges with.
+        CalibrationFailed: a layer took in numbers that are not finite while they were measured.
         RequestError: it was made for another family or width; or the name is taken or no name; or
             there is no image encoder that fits.
         SourceError: it cannot be read, or is of a kind or layout that is not known.
@@ -133,9 +134,18 @@ def add_adapter(
         OutputError: the folder cannot be written.
     """
     started = time.monotonic()
-    if precision not in WHOLE_PRECISIONS:
-        raise UnknownName("precision", precision, WHOLE_PRECISIONS)
+    if precision not in PRECISIONS:
+        raise UnknownName("precision", precision, PRECISIONS)
     adapter = open_adapter(Path(source))
+    measured = precision == "int8" and adapter.kind == "controlnet"
+    if measured:
+        find_engine()
+    elif calibration is not None:
+        raise RequestError(
+            f"prompts for calibration are for a ControlNet in int8; {adapter.name} is a "
+            f"{adapter.kind} in {precision}"
+        )
+    prompts = None if calibration is None else read_prompts(calibration)
     opened = Package.open(Path(package))
     name = adapter.name if name is None else name
     _check_name(name, opened.manifest, force)
@@ -144,7 +154,8 @@ def add_adapter(
     if dest is not None:
         check_replaceable(Path(dest), force)
     component = f"{adapter.kind}/{name}"
-    parts = [_part(_component(component, adapter, opened, places), precision, adapter.tensors)]
+    network = _component(component, adapter, opened, places)
+    parts = [_part(network, "fp16" if measured else precision, adapter.tensors)]
     encoder = _encoder(adapter, opened, image_encoder, Path(source))
     if encoder is not None and encoder.source is not None:
         look = encoder_component(encoder.component, encoder.source.config)
@@ -167,13 +178,20 @@ def add_adapter(
     with package_folder(target, needed, force=dest is None or force) as folder:
         copy_package(opened, folder, gone, link=dest is None)
         before = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        _add(entry, parts, places, opened, kept, folder, precision, progress)
+        _add(entry, parts, places, opened, kept, folder, progress)
+        if measured:
+            recipe = measured_control(
+                name, adapter.tensors, folder, parts[0].plan, prompts, progress
+            )
+            shutil.rmtree(folder / component)
+            parts = [_part(network, precision, adapter.tensors, recipe)]
+            _add(entry, parts, places, opened, kept, folder, progress)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) - before
     return AdapterReport(
         path=target,
         name=name,
         kind=adapter.kind,
-        precision=precision,
+        precision=parts[0].plan.precision,
         size=size,
         seconds=time.monotonic() - started,
         peak_bytes=memory.high_water(),
@@ -182,8 +200,15 @@ def add_adapter(
     )
 
 
-def _part(component: Component, precision: str, tensors: Tensors) -> _Part:
-    plan = plan_component(component, precision)
+def _part(
+    component: Component, precision: str, tensors: Tensors, recipe: Recipe | None = None
+) -> _Part:
+    """A component planned; in 8 bits without a ``recipe`` with weights alone in them."""
+    if precision in ("w8", "int8"):
+        recipe = weights_only(plain_graph(component)) if recipe is None else recipe
+        inputs = any(layer.precision == "w8a8" for layer in recipe.layers.values())
+        precision = "int8" if inputs else "w8"
+    plan = plan_component(component, precision, recipe)
     check_weights(plan.needs, tensors.infos(), component.name)
     return _Part(plan, tensors)
 
@@ -209,7 +234,6 @@ def _add(
     package: Package,
     manifest: Manifest,
     folder: Path,
-    precision: str,
     progress: Progress | None,
 ) -> None:
     sizes = _sizes(package, places)
@@ -234,8 +258,10 @@ def _add(
             part.tensors,
             f"{name}/{WEIGHTS}",
             report,
+            part.plan.recipe,
         )
-        weights[name] = WeightFile(file, precision, dict(part.plan.entries))
+        layers = dict(part.plan.recipe.layers)
+        weights[name] = WeightFile(file, part.plan.precision, dict(part.plan.entries), layers)
         artifacts += write_graphs(part.plan, folder, sizes)
     adapters = (*manifest.adapters, entry)
     needed = {EXTENSIONS[item.kind] for item in adapters}

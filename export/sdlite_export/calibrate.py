@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from PIL import Image
+
 from sdlite import registry
+from sdlite.adapterentry import kind_of
+from sdlite.controls import Control
 from sdlite.engine import Runtime
 from sdlite.errors import RuntimeUnavailable, SourceError
 from sdlite.manifest import Calibration
@@ -38,6 +42,8 @@ LARGE_BYTES = 100 << 20
 LARGE_PROMPTS = 2
 """As many of them draw with a U-Net of more bytes than that: a call takes seconds. Those after the
 first go without guidance, whose other half has the same empty prompt every time."""
+EVERY_STEP = ("unet", "controlnet")
+"""Kinds of components that are asked in every step, guided or not."""
 STEPS, LARGE_STEPS = 10, 6
 """Steps of each picture, spread over all noise levels; ranges differ strongly between them."""
 SCHEDULES = ("karras", "uniform")
@@ -47,6 +53,8 @@ ENOUGH = 1 << 50
 """Bytes of memory the plan may count: pieces take a small part of what a plan foresees."""
 SAMPLES = 8
 """Inputs of each component that are kept for a scan of its layers."""
+Steer = Callable[[int, Image.Image], Control]
+"""Given a number and the picture that prompt drew, what steers the drawing that is looked at."""
 MAX_PROMPTS = 256
 MAX_PROMPT_BYTES = 1 << 20
 
@@ -109,6 +117,7 @@ def calibrate(
     plans: Mapping[str, Plan],
     prompts: Sequence[str] | None = None,
     progress: Callable[[int, int], object] | None = None,
+    steer: Steer | None = None,
 ) -> Looked:
     """Draw pictures with the package at ``root`` and look at the components of ``plans``.
 
@@ -117,6 +126,7 @@ def calibrate(
         plans: by component, how it was written.
         prompts: what to draw; None takes some of the built-in ones.
         progress: told pictures steps done and steps in all.
+        steer: what steers each picture; it is drawn without before.
 
     Raises:
         CalibrationFailed: a layer took in numbers that are not finite.
@@ -133,9 +143,8 @@ def calibrate(
         for index in range(len(chosen))
     ]
     items = sum(2 if scale > 1.0 else 1 for scale in guidance)
-    counts = {"unet": steps * items}
     graphs = {name: plan.graphs[VARIANT] for name, plan in plans.items()}
-    calls = {name: counts.get(name, len(chosen)) for name in graphs}
+    calls = {name: steps * items if kind_of(name) in EVERY_STEP else len(chosen) for name in graphs}
     statistics = Statistics(graphs, calls)
     samples = Samples(calls, SAMPLES)
     cut = {name: write_pieces(plan, root) for name, plan in plans.items()}
@@ -154,7 +163,7 @@ def calibrate(
                 nonlocal done
                 done += 1
                 if progress is not None:
-                    progress(done, len(chosen) * step.total)
+                    progress(done, len(chosen) * step.total * (1 if steer is None else 2))
 
             for index, prompt in enumerate(chosen):
                 request = Request(
@@ -164,7 +173,10 @@ def calibrate(
                     schedule=SCHEDULES[index % len(SCHEDULES)],
                     guidance=guidance[index],
                 )
-                pipe.generate(request, on_step=told)
+                picture = pipe.generate(request, on_step=told).images[0]
+                if steer is not None:
+                    controls = (steer(index, picture),)
+                    pipe.generate(replace(request, controls=controls), on_step=told)
     finally:
         for pieces in cut.values():
             for piece in pieces.pieces:

@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from sdlite.controls import Control
 from sdlite.manifest import Calibration
 from sdlite.tensors.base import Tensors
 from sdlite_export.calibrate import Looked, calibrate
@@ -20,6 +22,8 @@ from sdlite_export.source import Checkpoint
 
 MEASURED = ("unet", "vae_decoder")
 """Components whose activations are in 8 bits too where the precision is ``int8``."""
+EDGES = (("low", 50.0), ("high", 100.0))
+"""Thresholds of canny, low enough that soft pictures have edges too."""
 NARROW = ("unet", "text_encoder")
 """What the names of components begin with whose weights alone can be in 8 bits: large ones."""
 
@@ -63,6 +67,40 @@ def measured_recipes(
         elif name.startswith(NARROW):
             recipes[name] = weights_only(plain_graph(plan.component))
     return recipes, looked.facts
+
+
+def measured_control(
+    name: str,
+    tensors: Tensors,
+    folder: Path,
+    plan: Plan,
+    prompts: Sequence[str] | None,
+    progress: Progress | None,
+) -> Recipe:
+    """How a ControlNet is brought to 8 bits.
+
+    What it will be shown is not known, so it follows what the model draws without it: the edges of
+    every other picture, which have the largest contrasts, and between those the picture itself.
+
+    Args:
+        name: what requests call it.
+        tensors: its weights.
+        folder: the package that has it, in 16 bits.
+        plan: how it was written.
+        prompts: what to draw; None takes some of the built-in ones.
+        progress: told what is done.
+
+    Raises what ``measured_recipes`` raises.
+    """
+
+    def steer(number: int, picture: Image.Image) -> Control:
+        if number % 2:
+            return Control(name, picture)
+        return Control(name, picture, preprocessor="canny", options=EDGES)
+
+    component = plan.component.name
+    looked = calibrate(folder, {component: plan}, prompts, _telling(progress, "calibration"), steer)
+    return _recipe(plan, looked, reader(tensors))
 
 
 def _recipe(plan: Plan, looked: Looked, read: Read) -> Recipe:

@@ -154,6 +154,8 @@ def export(
     if package is not None:
         if given is not None or format != "onnx":
             raise RequestError(f"--{given or 'format'} is about checkpoints, not what --for adds")
+        if scan:
+            raise RequestError("--scan tries the layers of a checkpoint, not of what --for adds")
         added = add_one(
             path,
             package,
@@ -164,6 +166,7 @@ def export(
             name,
             prediction,
             None if image_encoder is None else Path(image_encoder),
+            None if calibration is None else Path(calibration),
         )
         if as_json:
             click.echo(json.dumps(described(added), indent=1))
@@ -286,13 +289,15 @@ def add_one(
     name: str | None,
     prediction: str | None,
     image_encoder: Path | None = None,
+    calibration: Path | None = None,
 ) -> Any:
     """Add an adapter or a tiny autoencoder to a package with a bar; returns its report."""
-    exported = choice(WHOLE_PRECISIONS)("--precision", precision)
+    tiny = export_part("source.tiny").is_tiny(source)
+    exported = choice(WHOLE_PRECISIONS if tiny else PRECISIONS)("--precision", precision)
     if prediction is not None:
         raise RequestError("--prediction is the model's, it says nothing of what --for adds to it")
     target = None if dest is None else Path(dest)
-    if export_part("source.tiny").is_tiny(source):
+    if tiny:
         given = "name" if name is not None else "image-encoder" if image_encoder else None
         if given is not None:
             raise RequestError(f"{source.name} is a tiny autoencoder; it takes no --{given}")
@@ -316,6 +321,7 @@ def add_one(
             image_encoder=image_encoder,
             force=force,
             progress=bar.set,
+            calibration=calibration,
         )
 
 

@@ -173,8 +173,8 @@ def plan_component(component: Component, precision: str, recipe: Recipe | None =
                 ops = downsampling = DownsampledOps(target, stored, layers)
                 fewer(downsampling)
             elif component.look is not None:
-                ops = OnnxVisionOps(target, stored)
-                component.look(ops)
+                ops = vision = OnnxVisionOps(target, stored, layers)
+                component.look(vision)
             else:
                 component.build(ops, variant)
             built[key] = ops.finish()
@@ -190,8 +190,11 @@ def plan_component(component: Component, precision: str, recipe: Recipe | None =
 
 def plain_graph(component: Component) -> Graph:
     """The graph of a component in standard operations, for looking at."""
-    ops = OnnxOps(PLAIN, "fp32")
-    component.build(ops, "plain")
+    ops = vision = OnnxVisionOps(PLAIN, "fp32")
+    if component.look is not None:
+        component.look(vision)
+    else:
+        component.build(ops, "plain")
     return ops.finish()
 
 
