@@ -64,6 +64,8 @@ class Architecture:
     """What the U-Net predicts."""
     size: int = 512
     """Default width and height, pixels."""
+    betas: tuple[float, float] = (0.00085, 0.012)
+    """First and last of the noise schedule."""
     top_level: bool = True
     """Whether the file carries the noise schedule's buffers."""
 
@@ -183,7 +185,47 @@ SDXL_SMALL = replace(
     label_width=96 + 6 * 256,
     size=64,
 )
-ARCHITECTURES = {arch.name: arch for arch in (SD15, SD21, SDXL, SD15_SMALL, SD21_SMALL, SDXL_SMALL)}
+X4 = replace(
+    SD21,
+    name="x4",
+    unet=replace(
+        SD21.unet,
+        in_channels=7,
+        block_channels=(256, 512, 512, 1024),
+        down_attention=(False, True, True, True),
+        up_attention=(True, True, True, False),
+        heads=(8, 8, 8, 8),
+        class_embeds=1000,
+        cross_only=(False, True, True, False),
+    ),
+    vae=replace(VAE, block_channels=(128, 256, 512), scale=0.08333),
+    size=512,
+    betas=(0.0001, 0.02),
+)
+"""The x4 upscaler."""
+X4_SMALL = replace(
+    X4,
+    name="x4-small",
+    unet=replace(X4.unet, block_channels=(32, 64, 96, 128), cross_dim=128),
+    vae=replace(X4.vae, block_channels=(32, 32, 64)),
+    text=(
+        replace(
+            X4.text[0],
+            config=replace(
+                X4.text[0].config,
+                hidden_size=128,
+                intermediate_size=256,
+                layers=3,
+                heads=2,
+                projection=64,
+            ),
+        ),
+    ),
+    size=64,
+)
+ARCHITECTURES = {
+    arch.name: arch for arch in (SD15, SD21, SDXL, X4, SD15_SMALL, SD21_SMALL, SDXL_SMALL, X4_SMALL)
+}
 
 
 @dataclass(frozen=True)
@@ -242,9 +284,9 @@ def encode(array: Array, dtype: str) -> Array:
     return (rounded >> np.uint32(16)).astype(np.uint16)
 
 
-def schedule_buffers() -> dict[str, Float32]:
+def schedule_buffers(first: float = 0.00085, last: float = 0.012) -> dict[str, Float32]:
     """The buffers that LDM checkpoints keep at the top level (scaled-linear betas)."""
-    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    betas = np.linspace(first**0.5, last**0.5, 1000) ** 2
     alphas = np.cumprod(1.0 - betas)
     before = np.append(1.0, alphas[:-1])
     variance = betas * (1.0 - before) / (1.0 - alphas)
@@ -316,8 +358,10 @@ def write_checkpoint(
             name = ema_name(tensor.name)
             entries[name] = (tensor.spec.shape, _lazily(name, tensor.spec, seed))
     if architecture.top_level:
-        for name, buffer in schedule_buffers().items():
-            entries[name] = (buffer.shape, iter((buffer,)))
+        # Upscalers keep those of the small picture's noise too.
+        for start in ("", "low_scale_model.") if architecture.unet.class_embeds else ("",):
+            for name, buffer in schedule_buffers(*architecture.betas).items():
+                entries[start + name] = (buffer.shape, iter((buffer,)))
     if ema:
         for name, value in (("decay", 0.9999), ("num_updates", 1000.0)):
             entries[f"model_ema.{name}"] = ((), iter((np.array(value, dtype=np.float32),)))

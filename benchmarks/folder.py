@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 def write_folder_files(path: Path, arch: Architecture) -> None:
     """Create the folder and write everything but the weights."""
+    upscales = arch.unet.class_embeds is not None
+    kind = "XL" if arch.label_width is not None else "Upscale" if upscales else ""
     index: dict[str, Any] = {
-        "_class_name": "StableDiffusionXLPipeline"
-        if arch.label_width is not None
-        else "StableDiffusionPipeline",
+        "_class_name": f"StableDiffusion{kind}Pipeline",
         "_diffusers_version": "0.39.0",
         "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
         "unet": ["diffusers", "UNet2DConditionModel"],
@@ -40,6 +40,8 @@ def write_folder_files(path: Path, arch: Architecture) -> None:
     _write(path / "unet" / "config.json", unet_config(arch))
     _write(path / "vae" / "config.json", vae_config(arch))
     _write(path / "scheduler" / "scheduler_config.json", _scheduler_config(arch))
+    if upscales:
+        _write(path / "low_res_scheduler" / "scheduler_config.json", _scheduler_config(arch))
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
@@ -72,7 +74,7 @@ def unet_config(arch: Architecture) -> dict[str, Any]:
         "norm_eps": unet.norm_eps,
         "norm_num_groups": unet.norm_groups,
         "out_channels": unet.out_channels,
-        "sample_size": arch.size // 8,
+        "sample_size": arch.size >> (len(arch.vae.block_channels) - 1),
         "transformer_layers_per_block": 1
         if set(unet.transformer_depth) == {1}
         else list(unet.transformer_depth),
@@ -81,6 +83,11 @@ def unet_config(arch: Architecture) -> dict[str, Any]:
         ],
         "use_linear_projection": unet.linear_projection,
     }
+    if unet.class_embeds is not None:
+        config |= {
+            "num_class_embeds": unet.class_embeds,
+            "only_cross_attention": list(unet.cross_only),
+        }
     if arch.label_width is not None:
         config |= {
             "addition_embed_type": "text_time",
@@ -138,9 +145,9 @@ def _scheduler_config(arch: Architecture) -> dict[str, Any]:
         "_class_name": "DPMSolverMultistepScheduler",
         "_diffusers_version": "0.39.0",
         "algorithm_type": "dpmsolver++",
-        "beta_end": 0.012,
+        "beta_end": arch.betas[1],
         "beta_schedule": "scaled_linear",
-        "beta_start": 0.00085,
+        "beta_start": arch.betas[0],
         "num_train_timesteps": 1000,
         "prediction_type": arch.prediction,
         "solver_order": 2,

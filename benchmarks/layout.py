@@ -69,14 +69,20 @@ def _unet_resnet(ldm: str, diffusers: str, inner: int, outer: int, time: int) ->
 
 
 def _transformer(
-    ldm: str, diffusers: str, width: int, depth: int, config: UnetConfig
+    ldm: str,
+    diffusers: str,
+    width: int,
+    depth: int,
+    config: UnetConfig,
+    cross_only: bool = False,
 ) -> Iterator[Spec]:
     square = (width, width) if config.linear_projection else (width, width, 1, 1)
     yield from _norm(f"{ldm}.norm", f"{diffusers}.norm", width)
     yield from _layer(f"{ldm}.proj_in", f"{diffusers}.proj_in", square)
+    first = config.cross_dim if cross_only else width
     for index in range(depth):
         ours, theirs = (f"{name}.transformer_blocks.{index}" for name in (ldm, diffusers))
-        for attention, source in (("attn1", width), ("attn2", config.cross_dim)):
+        for attention, source in (("attn1", first), ("attn2", config.cross_dim)):
             at, to = f"{ours}.{attention}", f"{theirs}.{attention}"
             yield from _layer(f"{at}.to_q", f"{to}.to_q", (width, width), bias=False)
             yield from _layer(f"{at}.to_k", f"{to}.to_k", (width, source), bias=False)
@@ -100,6 +106,10 @@ def unet_specs(config: UnetConfig, label_width: int | None = None) -> Iterator[S
     if label_width is not None:
         yield from _layer("label_emb.0.0", "add_embedding.linear_1", (time, label_width))
         yield from _layer("label_emb.0.2", "add_embedding.linear_2", (time, time), SILU_GAIN)
+    if config.class_embeds is not None:
+        name, shape = "class_embedding.weight", (config.class_embeds, time)
+        yield Spec("label_emb.weight", (name,), shape, "embedding", SILU_GAIN)
+    crosses = config.cross_only or (False,) * levels
     yield from _layer("input_blocks.0.0", "conv_in", (widths[0], config.in_channels, 3, 3))
     number, trunk, skips = 1, widths[0], [widths[0]]
     for level, width in enumerate(widths):
@@ -110,7 +120,7 @@ def unet_specs(config: UnetConfig, label_width: int | None = None) -> Iterator[S
             if config.down_attention[level]:
                 depth = config.transformer_depth[level]
                 yield from _transformer(
-                    f"{block}.1", f"{down}.attentions.{layer}", width, depth, config
+                    f"{block}.1", f"{down}.attentions.{layer}", width, depth, config, crosses[level]
                 )
             trunk, number = width, number + 1
             skips.append(trunk)
@@ -132,8 +142,9 @@ def unet_specs(config: UnetConfig, label_width: int | None = None) -> Iterator[S
             yield from _unet_resnet(f"{block}.0", resnet, trunk + skips.pop(), width, time)
             if config.up_attention[step]:
                 depth = config.transformer_depth[levels - 1 - step]
+                crossed = crosses[levels - 1 - step]
                 yield from _transformer(
-                    f"{block}.1", f"{up}.attentions.{layer}", width, depth, config
+                    f"{block}.1", f"{up}.attentions.{layer}", width, depth, config, crossed
                 )
                 place = 2
             if layer == layers and step < levels - 1:

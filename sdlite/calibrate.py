@@ -73,8 +73,10 @@ def _measure(
 ) -> None:
     """Time a component at as many sizes as fit."""
     start = time.perf_counter()
+    factor = package.manifest.latent.factor
     sizes = dict.fromkeys(
-        (_side(plan.shape.width, share), _side(plan.shape.height, share)) for share in SHARES
+        (_side(plan.shape.width, share, factor), _side(plan.shape.height, share, factor))
+        for share in SHARES
     )
     load = 0.0
     for number, size in enumerate(sizes):
@@ -131,8 +133,8 @@ def _numbers(spec: TensorSpec, free: dict[str, int]) -> Array:
     return values.astype(spec.dtype, copy=False)
 
 
-def _side(pixels: int, share: float) -> int:
-    return max(min(LEAST, pixels), int(pixels * share) // 8 * 8)
+def _side(pixels: int, share: float, factor: int) -> int:
+    return max(min(LEAST, pixels), int(pixels * share) // factor * factor)
 
 
 def unknown(plan: Plan, timings: Sequence[Timing]) -> bool:

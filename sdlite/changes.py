@@ -45,6 +45,7 @@ OTHERS: dict[str, Parse] = {
     "height": whole(8, 4096),
     "strength": real(0, 1),
     "image-guidance": real(0, 100),
+    "noise-level": whole(0, 999),
     "mask-blur": real(0, 256),
     "mask-content": text_value,
     "hires": real(1, 8),
@@ -62,6 +63,7 @@ CHANGES = ("prompt", *FIELDS, *(name for name in OTHERS if name != "prompt"))
 """All names, in the order to show them."""
 _EDITS = {
     "image-guidance": "image_guidance",
+    "noise-level": "noise_level",
     "mask-blur": "mask_blur",
     "mask-content": "mask_content",
 }

@@ -18,6 +18,8 @@ RNGS = ("cpu", "nv", "numpy")
 """Random number generators: torch's on a processor, NVIDIA's Philox, numpy's."""
 EMPHASES = ("Original", "No norm", "Ignore", "None", "ComfyUI", "compel")
 """How weights in prompts are read and applied: A1111's names, then other programs' ways."""
+MAX_SIDE = 4096
+"""Most pixels a side of a picture drawn at once."""
 MOST_TILES = 64
 """Most tiles of an autoencoder: 4096 pixels have that many of 64 rows."""
 TILINGS = ("none", "x", "y", "xy")

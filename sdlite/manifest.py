@@ -24,7 +24,7 @@ from sdlite.weightfile import WeightFile as WeightFile
 from sdlite.weightfile import check_layers, check_tensors
 
 MANIFEST = "sdlite.json"
-VERSION = 4
+VERSION = 5
 """Package version this reader writes; it reads all versions up to it."""
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_PATH_CHARACTERS = 200
@@ -76,6 +76,18 @@ class LatentSpace:
     """Linear map to RGB in -1..1: three numbers a channel, then the bias; empty when unknown."""
     force_upcast: bool = False
     """Whether the autoencoder's activations leave float16's range, so that it runs in float32."""
+
+
+@dataclass(frozen=True)
+class LowRes:
+    """What the U-Net of an upscaler sees of the small picture: it with noise, and how much."""
+
+    noise: NoiseTable
+    """The forward process of that noise."""
+    most: int
+    """Highest noise level it was trained with, a timestep of that process."""
+    level: int = 20
+    """Noise level of requests that leave it open."""
 
 
 @dataclass(frozen=True)
@@ -188,15 +200,18 @@ class Manifest:
     """Weight files by component."""
     parity: tuple[Parity, ...] = ()
     """Measured differences."""
-    task: Literal["text", "inpaint", "edit"] = "text"
+    task: Literal["text", "inpaint", "edit", "upscale"] = "text"
     """What the U-Net sees beside the latents: nothing; a mask and the masked picture's latents
-    (inpainting); a picture's latents (instruct-pix2pix)."""
+    (inpainting); a picture's latents (instruct-pix2pix); a small picture, a pixel for each cell
+    (upscalers)."""
     force_zeros_for_empty_prompt: bool = False
     """Whether an empty negative prompt is zeros instead of the encoders' answer to it (SDXL)."""
     adapters: tuple[AdapterEntry, ...] = ()
     """What was added to it."""
     calibration: Calibration | None = None
     """Of packages with 8-bit activations: what their ranges were read from."""
+    low_res: LowRes | None = None
+    """Of upscalers: the noise the small picture is shown with."""
 
 
 def safe_path(root: Path, relative: str) -> Path:
@@ -275,14 +290,26 @@ def check_manifest(root: Path, manifest: Manifest) -> None:
         )
 
 
+def _check_low_res(where: Path, manifest: Manifest) -> None:
+    low_res = manifest.low_res
+    if (low_res is None) != (manifest.task != "upscale"):
+        raise PackageInvalid(f"{where}: task {manifest.task}, but low_res is {low_res}")
+    if low_res is not None and not 0 <= low_res.level <= low_res.most < low_res.noise.train_steps:
+        raise PackageInvalid(f"{where}: noise levels of the small picture {low_res} make no sense")
+
+
 def _check_numbers(where: Path, manifest: Manifest) -> None:
-    noise, latent, defaults = manifest.noise, manifest.latent, manifest.defaults
-    betas = 0 < noise.beta_start <= noise.beta_end < 1
-    if not betas or not 1 <= noise.train_steps <= MAX_TRAIN_STEPS:
-        raise PackageInvalid(f"{where}: noise table {noise} makes no sense")
+    latent, defaults = manifest.latent, manifest.defaults
+    tables = [manifest.noise] + ([manifest.low_res.noise] if manifest.low_res else [])
+    for noise in tables:
+        betas = 0 < noise.beta_start <= noise.beta_end < 1
+        if not betas or not 1 <= noise.train_steps <= MAX_TRAIN_STEPS:
+            raise PackageInvalid(f"{where}: noise table {noise} makes no sense")
+    _check_low_res(where, manifest)
     if latent.scale <= 0 or not 1 <= latent.channels <= 64 or not 1 <= latent.factor <= 64:
         raise PackageInvalid(f"{where}: latent space {latent} makes no sense")
-    extra = {"text": 0, "edit": latent.channels, "inpaint": latent.channels + 1}[manifest.task]
+    extras = {"text": 0, "edit": latent.channels, "inpaint": latent.channels + 1, "upscale": 3}
+    extra = extras[manifest.task]
     for artifact in manifest.artifacts:
         for port in artifact.inputs:
             latents = (artifact.component, port.name) in LATENT_PORTS and len(port.shape) == 4
@@ -318,9 +345,11 @@ def least_reader(manifest: Manifest) -> int:
     """The least package version whose readers understand a manifest.
 
     Version 2 added families but ``sd1``; version 3 adapters, graphs of several files and weights in
-    8 bits; version 4 IP-Adapters; and all of them every field of theirs that ``schema.encode``
-    leaves out at its default.
+    8 bits; version 4 IP-Adapters; version 5 upscalers; and all of them every field of theirs that
+    ``schema.encode`` leaves out at its default.
     """
+    if manifest.task == "upscale":
+        return 5
     if any(entry.encoder for entry in manifest.adapters):
         return 4
     if any(weights.layers for weights in manifest.weights.values()):

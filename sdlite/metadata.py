@@ -109,6 +109,7 @@ def infotext(
             "Schedule type": request.schedule,
             "CFG scale": request.guidance,
             "Image CFG scale": _image_guidance(request, manifest),
+            "Noise level": None if request.edit is None else request.edit.noise_level,
             "Seed": seed,
             "Size": f"{request.width}x{request.height}",
             "Model hash": manifest.source.sha256[:10] or None,

@@ -12,13 +12,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from sdlite import __version__
-from sdlite.choices import find_tiling
+from sdlite.choices import MAX_SIDE, find_tiling
 from sdlite.errors import RequestError
 from sdlite.image.fit import Box
 from sdlite.image.source import MAX_PIXELS, flatten, upright
 from sdlite.metadata import infotext
 from sdlite.pipeline import Pipeline
-from sdlite.request import MAX_SEED, MAX_SIDE, complete
+from sdlite.request import MAX_SEED, complete
 from sdlite.types import Edit, Request, Result, Step
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
@@ -83,6 +83,8 @@ def outpaint(
     edit = request.edit
     if edit is None or edit.mask is not None or edit.alpha_mask or request.images != 1:
         raise RequestError("outpainting takes one picture, without a mask, and draws one")
+    if pipe.package.manifest.task == "upscale":
+        raise RequestError(f"{pipe.package.manifest.name} is an upscaler; it cannot outpaint")
     if find_tiling(request.tiling):
         raise RequestError("outpainting continues a picture beyond its edges; leave tiling")
     if isinstance(seam, bool) or not 0 <= seam <= MAX_SIDE:

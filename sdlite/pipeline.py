@@ -151,6 +151,11 @@ class Pipeline:
         return kept
 
     def _run(self, full: Request, cancel: threading.Event | None) -> Run:
+        if self._phases.upscales and full.edit is None:
+            raise RequestError(
+                f"{self.package.manifest.name} is an upscaler: it enlarges a picture, and there is "
+                "none (sdlite edit PICTURE PROMPT; in Python an Edit)"
+            )
         applied = self._applied(full)
         ladder = Ladder(lambda relief: self._plans(full, applied, relief), self._preferences)
         return Run(full, self._plans(full, applied), self._phases, cancel, applied, ladder)
@@ -176,7 +181,8 @@ class Pipeline:
             steps=request.steps - stage.first,
             guided=guided,
             prompts=prompts,
-            encodes=request.edit is not None or pixels or self._phases.inpaints,
+            encodes=not self._phases.upscales
+            and (request.edit is not None or pixels or self._phases.inpaints),
             controls=components_of(request.controls, self.package.manifest),
             tiling=request.tiling,
             partly=guided and request.guidance_interval is not None,
@@ -214,8 +220,8 @@ class Pipeline:
         Args:
             prompt: what to draw, or a whole ``Request``, which the other fields then do not touch.
             negative_prompt: what to steer away from.
-            width: pixels, a multiple of 8; None is the model's own.
-            height: pixels, a multiple of 8; None is the model's own.
+            width: pixels, a multiple of the model's cells, 8 as a rule; None is the model's own.
+            height: pixels, a multiple of the model's cells, 8 as a rule; None is the model's own.
             steps: intervals of the schedule, 1 to 1000.
             guidance: guidance scale, 0 to 100; 1 or less turns it off.
             sampler: name in any usual spelling, also joined with a schedule.
@@ -342,7 +348,7 @@ class Pipeline:
         yield from self._run(full, cancel).steps(resume)
 
     def decode(self, latents: Float32) -> tuple[Image.Image, ...]:
-        """Latents ``(batch, channels, height/8, width/8)`` to RGB pictures."""
+        """Latents ``(batch, channels, rows, columns)`` of cells to RGB pictures."""
         latent = self.package.manifest.latent
         if latents.ndim != 4 or latents.shape[1] != latent.channels:
             raise RequestError(

@@ -40,9 +40,10 @@ CLIP_SKIP = "clip_skip_"
 """Begins the names of a text encoder's outputs for earlier layers: ``clip_skip_2`` is the states of
 the second last layer after the final norm."""
 GUIDANCE = "timestep_cond"
-ADDED = ("text_embeds", "time_ids", GUIDANCE)
+CLASSES = "class_labels"
+ADDED = ("text_embeds", "time_ids", GUIDANCE, CLASSES)
 """What a U-Net may be told beside time and text, by the graph's names: SDXL's pooled text and
-sizes, and the guidance scale of LCM's."""
+sizes, the guidance scale of LCM's, and the noise level of upscalers'."""
 RESIDUALS = ("down_residual_", "mid_residual", "adapter_feature_")
 """Starts of the names of what ControlNets and T2I-Adapters say to a U-Net: a graph that takes it
 gets it in ``added``."""
@@ -50,7 +51,7 @@ IMAGE_PROMPT = ("image_keys", "image_values")
 """What IP-Adapters make of pictures for a U-Net: keys and values of all its cross-attentions,
 ``(batch, image_tokens, channels)``."""
 CHANNELS = "channels"
-"""Among a U-Net's added inputs: latents that are put beside the noisy ones, as more channels."""
+"""Among a U-Net's added inputs: what is put beside the noisy latents, as more channels."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from sdlite.choices import MAX_SIDE
 from sdlite.errors import RequestError, UnknownName
 from sdlite.metadata import Parameters
 from sdlite.outpaint import SEAM, Margins, outpaint
 from sdlite.pipeline import Pipeline
-from sdlite.request import MAX_SIDE
 from sdlite.settings import real, whole
 from sdlite.tiled import MOST_SCALE, OVERLAP, draw_larger
 from sdlite.types import Request, Result, Step

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sdlite.choices import DECODERS, find_emphasis, find_rng, find_tiling
+from sdlite.choices import DECODERS, MAX_SIDE, find_emphasis, find_rng, find_tiling
 from sdlite.control.hints import complete_controls
 from sdlite.edit.request import MAX_STEPS, complete_edit, complete_hires, stages_of
 from sdlite.errors import RequestError, UnknownName
@@ -27,7 +27,6 @@ from sdlite.sampling import (
 )
 from sdlite.types import Float32, Request
 
-MAX_SIDE = 4096
 MAX_IMAGES = 64
 MAX_SEED = 2**64 - 1
 MAX_CLIP_SKIP = 12

@@ -67,8 +67,8 @@ class Run:
         self._images = NO_IMAGES
         self._canvas = None
         if request.edit is not None:
-            shape = self.plans[0].shape
-            self._canvas, notes = lay_out_edit(request.edit, (shape.width, shape.height))
+            size = phases.canvas_size(self.plans[0])
+            self._canvas, notes = lay_out_edit(request.edit, size)
             self.notes.extend(notes)
 
     def _tell(self, plans: Sequence[Plan]) -> None:
@@ -243,6 +243,6 @@ class Run:
         and not the last when the job was stopped early."""
         check_cancel(self._cancel)
         pictures = self._decode(latents, stage % len(self.plans))
-        if self._canvas is None:
+        if self._canvas is None or self._phases.upscales:
             return pictures
         return tuple(self._canvas.finish(picture) for picture in pictures)

@@ -61,6 +61,11 @@ def draw_larger(
     edit = request.edit
     if edit is None or edit.mask is not None or edit.alpha_mask or request.images != 1:
         raise RequestError("drawing larger takes one picture, without a mask, and draws one")
+    if pipe.package.manifest.task == "upscale":
+        raise RequestError(
+            f"{pipe.package.manifest.name} is an upscaler and enlarges by itself; leave the "
+            "scale out"
+        )
     if find_tiling(request.tiling) or request.controls or request.hires is not None:
         raise RequestError("drawing larger works in tiles: leave tiling, controls and hires")
     number = isinstance(scale, int | float) and not isinstance(scale, bool)

@@ -174,6 +174,9 @@ class Edit:
     """Outside the mask and its blur every byte stays. Otherwise the picture is the decoder's."""
     image_guidance: float = 1.5
     """Of instruct-pix2pix models: how closely to keep to the picture, 0 to 100."""
+    noise_level: int | None = None
+    """Of upscalers: how much noise the picture is shown with, 0 to the model's most: more lets the
+    model invent more. None is the model's own, and that of every other model."""
     rules: str = "a1111"
     """Whose rules: ``a1111`` runs int(strength * steps) + 1 steps on the encoder's mean;
     ``diffusers`` runs int(strength * steps) on latents drawn with the first noise of the seed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sdlite.manifest import NoiseTable
 from tests.tiny import TEXT, UNET, VAE, Tiny
 
 OPEN_CLIP = replace(TEXT, activation="gelu", layers=3)
@@ -62,6 +63,28 @@ LCM = Tiny(unet=replace(UNET, guidance_dim=12), seed=17)
 INPAINT = Tiny(unet=replace(UNET, in_channels=9), seed=18)
 EDIT = Tiny(unet=replace(UNET, in_channels=8), seed=19)
 XL_INPAINT = replace(SDXL, unet=replace(XL_UNET, in_channels=9), seed=20)
+UPSCALE = Tiny(
+    text=OPEN_CLIP,
+    unet=replace(
+        UNET,
+        in_channels=7,
+        block_channels=(8, 12, 16),
+        down_attention=(False, True, True),
+        up_attention=(True, True, False),
+        heads=(2, 2, 2),
+        transformer_depth=(1, 1, 1),
+        linear_projection=True,
+        class_embeds=400,
+        cross_only=(False, True, False),
+    ),
+    vae=replace(VAE, block_channels=(4, 8, 8), scale=0.08333),
+    prediction="v_prediction",
+    noise=NoiseTable("scaled_linear", 0.0001, 0.02, 1000),
+    low_res=NoiseTable("scaled_linear", 0.0001, 0.02, 1000),
+    seed=21,
+)
+"""As the x4 upscaler: an autoencoder of factor 4, and attention to the text alone but in the
+coarsest resolution."""
 
 FAMILIES = {
     "sd2": SD2,
@@ -75,4 +98,5 @@ FAMILIES = {
     "inpaint": INPAINT,
     "edit": EDIT,
     "xl inpaint": XL_INPAINT,
+    "upscale": UPSCALE,
 }

@@ -31,6 +31,8 @@ from sdlite_export.source.layout import (
     vae_slots,
 )
 
+from sdlite.manifest import NoiseTable
+
 WORDS = ("a", "red", "blue", "circle", "square", "on", "background")
 
 TEXT = ClipTextConfig(
@@ -60,6 +62,9 @@ VAE = VaeConfig(
 )
 
 
+NOISE = NoiseTable("scaled_linear", 0.00085, 0.012, 1000)
+
+
 @dataclass(frozen=True)
 class Tiny:
     """What a tiny checkpoint is made of."""
@@ -73,6 +78,8 @@ class Tiny:
     prediction: str = "epsilon"
     zero_snr: bool = False
     seed: int = 0
+    noise: NoiseTable = NOISE
+    low_res: NoiseTable | None = None
 
     @property
     def texts(self) -> dict[str, ClipTextConfig]:
@@ -89,14 +96,16 @@ def make_tiny_checkpoint(folder: Path, tiny: Tiny | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {name: tiny_text(config, vocab) for name, config in tiny.texts.items()}
     _json(folder / "model_index.json", _index(tiny))
+    if tiny.low_res is not None:
+        _json(
+            folder / "low_res_scheduler" / "scheduler_config.json",
+            {"_class_name": "DDPMScheduler", **_betas(tiny.low_res)},
+        )
     _json(
         folder / "scheduler" / "scheduler_config.json",
         {
             "_class_name": "EulerDiscreteScheduler",
-            "beta_start": 0.00085,
-            "beta_end": 0.012,
-            "beta_schedule": "scaled_linear",
-            "num_train_timesteps": 1000,
+            **_betas(tiny.noise),
             "prediction_type": tiny.prediction,
             "rescale_betas_zero_snr": tiny.zero_snr,
             "steps_offset": 1,
@@ -129,6 +138,15 @@ def make_tiny_checkpoint(folder: Path, tiny: Tiny | None = None) -> Path:
             folder / part / f"{file}.safetensors", random_tensors(slots, rng, tiny.dtype)
         )
     return folder
+
+
+def _betas(noise: NoiseTable) -> dict[str, Any]:
+    return {
+        "beta_start": noise.beta_start,
+        "beta_end": noise.beta_end,
+        "beta_schedule": noise.kind,
+        "num_train_timesteps": noise.train_steps,
+    }
 
 
 def make_tiny_controlnet(
@@ -243,6 +261,7 @@ def _index(tiny: Tiny) -> dict[str, Any]:
     xl = tiny.unet.label_dim is not None
     latent = tiny.vae.latent_channels
     inputs = {latent: "", 2 * latent: "InstructPix2Pix", 2 * latent + 1: "Inpaint"}
+    inputs[latent + 3] = "Upscale"
     task = inputs.get(tiny.unet.in_channels, "")
     # The refiner has no pipeline of its own: it goes on from pictures.
     task = "Img2Img" if xl and tiny.text is None else task
@@ -255,6 +274,9 @@ def _index(tiny: Tiny) -> dict[str, Any]:
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
+    if tiny.low_res is not None:
+        index |= {"low_res_scheduler": ["diffusers", "DDPMScheduler"], "max_noise_level": 350}
+        index |= {"watermarker": [None, None]}
     if xl:
         index["force_zeros_for_empty_prompt"] = tiny.text is not None
         if tiny.text is None:
@@ -319,9 +341,13 @@ def _unet_config(tiny: Tiny) -> dict[str, Any]:
         "norm_num_groups": config.norm_groups,
         "transformer_layers_per_block": list(config.transformer_depth),
         "use_linear_projection": config.linear_projection,
-        "sample_size": tiny.size // 8,
+        "sample_size": tiny.size >> (len(tiny.vae.block_channels) - 1),
         "time_cond_proj_dim": config.guidance_dim,
     }
+    if config.class_embeds is not None:
+        made["num_class_embeds"] = config.class_embeds
+    if config.cross_only:
+        made["only_cross_attention"] = list(config.cross_only)
     if config.up_transformer_depth is not None:
         made["reverse_transformer_layers_per_block"] = list(config.up_transformer_depth)
     if config.label_dim is not None:

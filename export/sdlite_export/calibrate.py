@@ -7,18 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageDraw
 
 from sdlite import registry
 from sdlite.adapterentry import kind_of
 from sdlite.controls import Control
 from sdlite.engine import Runtime
 from sdlite.errors import RuntimeUnavailable, SourceError
-from sdlite.manifest import Calibration
+from sdlite.manifest import Calibration, Manifest
 from sdlite.package import Package
 from sdlite.pipeline import Pipeline
 from sdlite.planner import Budget, Preferences
-from sdlite.types import Array, Device, Request, Step
+from sdlite.types import Array, Device, Edit, Request, Step
 from sdlite_export.emit.components import Plan
 from sdlite_export.observe import VARIANT, ObservingRuntime, write_pieces
 from sdlite_export.statistics import Record, Samples, Statistics
@@ -112,6 +113,29 @@ def find_engine() -> tuple[Runtime, Device]:
     )
 
 
+def something(manifest: Manifest, seed: int) -> Image.Image:
+    """A small picture for an upscaler of the size it was trained on: there is none to be had.
+
+    Noise that is as strong at every scale, as in photographs, with flat shapes on it.
+    """
+    rng = np.random.default_rng(seed)
+    factor, defaults = manifest.latent.factor, manifest.defaults
+    size = (defaults.width // factor, defaults.height // factor)
+    mixed = np.zeros((size[1], size[0], 3), np.float32)
+    for cells in (2, 4, 8, 16, 32):
+        grain = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+        layer = Image.fromarray(grain).resize(size, Image.Resampling.BICUBIC)
+        mixed += np.asarray(layer, np.float32) / 5
+    picture = Image.fromarray(np.clip((mixed - 128) * 2 + 128, 0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(picture)
+    for shape in (pen.ellipse, pen.rectangle, pen.ellipse):
+        left, top = (int(rng.integers(0, side)) for side in size)
+        right, bottom = left + size[0] // 4, top + size[1] // 4
+        colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+        shape((left, top, right, bottom), fill=colour)
+    return picture
+
+
 def calibrate(
     root: Path,
     plans: Mapping[str, Plan],
@@ -173,6 +197,9 @@ def calibrate(
                     schedule=SCHEDULES[index % len(SCHEDULES)],
                     guidance=guidance[index],
                 )
+                if package.manifest.task == "upscale":
+                    small = something(package.manifest, SEED + index)
+                    request = replace(request, edit=Edit(small))
                 picture = pipe.generate(request, on_step=told).images[0]
                 if steer is not None:
                     controls = (steer(index, picture),)

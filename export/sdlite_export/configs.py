@@ -43,7 +43,7 @@ class UnetConfig:
     """A conditional U-Net of the SD1/SD2/SDXL kind. Tuples run over resolutions, finest first."""
 
     in_channels: int
-    """Latent channels in (4; 9 for inpainting, 8 for instruct-pix2pix)."""
+    """Latent channels in (4; 9 for inpainting, 8 for instruct-pix2pix, 7 for the x4 upscaler)."""
     out_channels: int
     """Latent channels out."""
     block_channels: tuple[int, ...]
@@ -81,6 +81,11 @@ class UnetConfig:
     """Width each size is embedded to."""
     guidance_dim: int | None = None
     """Width of the guidance scale's embedding, in models that take one (LCM)."""
+    class_embeds: int | None = None
+    """Noise levels a table has vectors for that join the timestep (the x4 upscaler)."""
+    cross_only: tuple[bool, ...] = ()
+    """Whether transformers at this resolution look at the text twice and never at the picture (the
+    x4 upscaler); empty is nowhere. The middle looks at both in any case."""
 
     def down_depth(self, level: int, layer: int) -> int:
         """Transformer blocks after a ResNet on the way down; 0 without a transformer."""
@@ -100,9 +105,15 @@ class UnetConfig:
 
     @property
     def finest_attention(self) -> int | None:
-        """The finest resolution with transformers, counted from 0; None where there is none."""
+        """The finest resolution whose transformers look at the picture, counted from 0; None where
+        there is none."""
         both = zip(self.down_attention, reversed(self.up_attention), strict=True)
-        return next((level for level, there in enumerate(both) if any(there)), None)
+        there = (level for level, pair in enumerate(both) if any(pair))
+        return next((level for level in there if not self.looks_twice(level)), None)
+
+    def looks_twice(self, level: int) -> bool:
+        """Whether transformers on the way down and up look at nothing but the text there."""
+        return bool(self.cross_only) and self.cross_only[level]
 
     @property
     def transformers(self) -> int:

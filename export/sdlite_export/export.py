@@ -306,6 +306,7 @@ def write_package(
         weights=weights,
         task=checkpoint.task,
         force_zeros_for_empty_prompt=checkpoint.force_zeros_for_empty_prompt,
+        low_res=checkpoint.low_res,
     )
     manifest = replace(manifest, reader=least_reader(manifest))
     write_manifest(folder, manifest)

@@ -15,6 +15,11 @@ from sdlite_export.source.layout import skip_widths
 
 def check_fits(adapter: AdapterSource, places: UnetPlaces, manifest: Manifest) -> None:
     """Compare an adapter's numbers with a model's; raises ``RequestError`` where they differ."""
+    if manifest.task == "upscale":
+        raise RequestError(
+            f"{manifest.name} is an upscaler: it follows the picture it enlarges, and takes no "
+            "ControlNet, T2I-Adapter or IP-Adapter"
+        )
     facts: tuple[tuple[str, object, object], ...]
     if isinstance(adapter.config, IPAdapterConfig):
         crosses = [places.crosses[places.file_order().index(n)] for n in range(len(places.crosses))]

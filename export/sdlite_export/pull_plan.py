@@ -21,6 +21,8 @@ TOKENIZER = (
     "tokenizer_config.json",
     "special_tokens_map.json",
 )
+LOW_RES = "low_res_scheduler/scheduler_config.json"
+"""What only upscalers have."""
 TERMS = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
 """The card and the licence; always fetched."""
 SINGLE = (".safetensors", ".ckpt", ".gguf")
@@ -108,6 +110,8 @@ def _diffusers(by_path: Mapping[str, PullFile]) -> list[PullFile] | None:
     needed += [f"{component}/config.json" for component in COMPONENTS]
     if any(path not in by_path for path in needed):
         return None
+    if LOW_RES in by_path:
+        needed.append(LOW_RES)
     paths = needed + [path for name in TOKENIZER if (path := f"tokenizer/{name}") in by_path]
     for component, (stem, old_stem) in COMPONENTS.items():
         weights = _weights(by_path, component, stem, old_stem)

@@ -81,6 +81,12 @@ _EDITING = (
         metavar="SCALE",
         help="For instruct-pix2pix: how closely to follow IMAGE, 0 to 100. Default: 1.5.",
     ),
+    click.option(
+        "--noise-level",
+        metavar="N",
+        help="For upscalers: how much noise IMAGE is shown with, 0 to the model's most, usually "
+        "350; more lets it invent more. Default: the model's own, usually 20.",
+    ),
 )
 NAMES = (
     "strength",
@@ -95,6 +101,7 @@ NAMES = (
     "paste",
     "rules",
     "image_guidance",
+    "noise_level",
 )
 
 
@@ -124,6 +131,7 @@ def read_edit(image: str, given: dict[str, Any]) -> Edit:
         ("mask_blur", real(0, 256)),
         ("padding", whole(0, 4096)),
         ("image_guidance", real(0, 100)),
+        ("noise_level", whole(0, 999)),
     ):
         if name in parsed:
             parsed[name] = parse(f"--{name.replace('_', '-')}", parsed[name])
@@ -173,7 +181,8 @@ def edit(
     """Draw IMAGE anew as PROMPT says: all of it, or with --mask a part.
 
     IMAGE may be any picture file; the new one has its size unless --size says otherwise. Outside
-    the mask and its blur every byte stays as it was.
+    the mask and its blur every byte stays as it was. A model that is an upscaler (Stable Diffusion
+    x4 upscaler) makes it four times as wide and high.
 
     \b
     Examples:
@@ -182,6 +191,7 @@ def edit(
       sdlite edit group.png "a smiling face" --mask face.png --only-masked --size 512x512
       sdlite edit cut-out.png "a meadow" --mask alpha --strength 1
       sdlite edit small.png "a castle" --enlarge 2 --strength 0.3 -o large.png
+      sdlite edit small.png "a white cat" --model stable-diffusion-x4-upscaler --noise-level 20
     """
     change = read_edit(image, given)
     if enlarge is None and (upscaler is not None or overlap is not None):

@@ -31,6 +31,7 @@ KNOWN = frozenset(
             "Schedule type",
             "CFG scale",
             "Image CFG scale",
+            "Noise level",
             "Seed",
             "Size-1",
             "Size-2",
@@ -335,6 +336,7 @@ def _edit(found: Parameters, reader: _Reader, strength: float) -> tuple[dict[str
         "alpha_mask": found.fields.get("Mask source") == "alpha",
         "soft_mask": "Soft mask" in found.fields,
         "paste": "Paste back" not in found.fields,
+        "noise_level": reader.whole("Noise level"),
         "image_guidance": Edit.image_guidance if image_guidance is None else image_guidance,
     }
     # A1111 always works at the size it writes; sdlite without "Resize mode" at the picture's own.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
+from sdlite.choices import MAX_SIDE
 from sdlite.edit.upscale import Upscaler, find_upscaler
 from sdlite.errors import RequestError, UnknownName
 from sdlite.image.canvas import RESIZES
@@ -64,6 +65,18 @@ def complete_edit(request: Request, manifest: Manifest) -> Request:
     masked = edit.mask is not None or edit.alpha_mask
     if edit.only_masked and not masked:
         raise RequestError("only masked, but there is no mask; give one")
+    edit = replace(edit, noise_level=_noise_level(edit, manifest))
+    if manifest.low_res is not None:
+        if masked:
+            raise RequestError(
+                f"{manifest.name} is an upscaler and draws the whole picture; leave the mask out"
+            )
+        if edit.strength not in (Edit.strength, 1.0):
+            raise RequestError(
+                f"{manifest.name} is an upscaler and draws everything anew, so there is no "
+                f"strength {edit.strength}; how far it may depart says the noise level"
+            )
+        edit = replace(edit, strength=1.0)
     image = upright(edit.image, "the image")
     edit = replace(
         edit,
@@ -74,14 +87,35 @@ def complete_edit(request: Request, manifest: Manifest) -> Request:
     return _sized(replace(request, edit=edit), edit, manifest)
 
 
+def _noise_level(edit: Edit, manifest: Manifest) -> int | None:
+    """The noise an upscaler's small picture is shown with; None for other models."""
+    level, low_res = edit.noise_level, manifest.low_res
+    if low_res is None:
+        if level is not None:
+            raise RequestError(
+                f"noise level {level}, but {manifest.name} is no upscaler; leave it out"
+            )
+        return None
+    level = low_res.level if level is None else level
+    if isinstance(level, bool) or not isinstance(level, int) or not 0 <= level <= low_res.most:
+        raise RequestError(
+            f"noise level {level} is not a whole number from 0 to {low_res.most}; "
+            f"{low_res.level} is usual"
+        )
+    return level
+
+
 def _sized(request: Request, edit: Edit, manifest: Manifest) -> Request:
     """Width, height and ``resize`` filled in."""
     open_size = request.width is None and request.height is None
     if edit.only_masked:
         return replace(request, edit=replace(edit, resize="fill"))
-    own = pad(edit.image.size, manifest.latent.factor).size
+    if manifest.low_res is not None:
+        own, usual = _enlarged_size(edit.image.size, open_size, manifest), "stretch"
+    else:
+        own, usual = pad(edit.image.size, manifest.latent.factor).size, "pad"
     if open_size and edit.resize in (None, "pad"):
-        return replace(request, width=own[0], height=own[1], edit=replace(edit, resize="pad"))
+        return replace(request, width=own[0], height=own[1], edit=replace(edit, resize=usual))
     if edit.resize == "pad" and (request.width, request.height) != own:
         raise RequestError(
             f"resize pad works at the image's own {own[0]}x{own[1]}, not at another size; "
@@ -100,6 +134,19 @@ def _sized(request: Request, edit: Edit, manifest: Manifest) -> Request:
     return replace(
         request, width=width, height=height, edit=replace(edit, resize=edit.resize or "stretch")
     )
+
+
+def _enlarged_size(size: tuple[int, int], whole: bool, manifest: Manifest) -> tuple[int, int]:
+    """What an upscaler makes of a picture; ``whole`` refuses one that it makes too large."""
+    factor = manifest.latent.factor
+    width, height = (side * factor for side in size)
+    if whole and max(width, height) > MAX_SIDE:
+        raise RequestError(
+            f"{manifest.name} makes of a picture of {size[0]}x{size[1]} one of {width}x{height}; "
+            f"at most {MAX_SIDE} a side are drawn, so give a picture of at most "
+            f"{MAX_SIDE // factor} a side, or a smaller size for the result"
+        )
+    return width, height
 
 
 def check_strength(strength: float) -> None:

@@ -12,10 +12,12 @@ from sdlite.image.canvas import Canvas, lay_out, mask_for
 from sdlite.image.content import without_holes
 from sdlite.image.mask import latent_mask
 from sdlite.image.pictures import from_picture
-from sdlite.ports import CHANNELS, EncodedPicture, EncoderPort
+from sdlite.manifest import NoiseTable
+from sdlite.noise import alpha_bar
+from sdlite.ports import CHANNELS, CLASSES, EncodedPicture, EncoderPort
 from sdlite.sampling import SamplerInfo, initial_latents
 from sdlite.text.conditioning import with_added
-from sdlite.types import Conditions, Denoise, Edit, Estimate, Float32, StepConds
+from sdlite.types import Cond, Conditions, Denoise, Edit, Estimate, Float32, StepConds
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,14 @@ class Start:
     pure: bool = False
     """The model's first look shows it nothing but noise, also where the mask keeps the picture."""
     channels: Float32 | None = None
-    """Further inputs of an inpainting or editing U-Net, ``(1, n, height, width)``."""
+    """Further inputs of an inpainting or editing U-Net, ``(1, n, height, width)``, or of an
+    upscaling one, ``(images, 3, height, width)``."""
     drawn: bool = False
     """The first noise of each image went into ``latents``."""
 
 
 def lay_out_edit(edit: Edit, size: tuple[int, int]) -> tuple[Canvas, tuple[str, ...]]:
-    """The canvas of a completed edit and what to tell the user.
+    """The canvas of a completed edit, ``size`` pixels large, and what to tell the user.
 
     Raises:
         RequestError: the mask is empty.
@@ -138,6 +141,36 @@ def picture_channels(canvas: Canvas, encoder: EncoderPort) -> Float32:
     return encoder.encode(from_picture(canvas.picture)).mean
 
 
+def low_res_channels(canvas: Canvas, noise: Float32, level: int, table: NoiseTable) -> Float32:
+    """What an upscaling U-Net sees of the small picture beside the noisy latents.
+
+    The picture in -1..1, a pixel for each cell, at timestep ``level`` of the forward process
+    ``table``: noise conditioning augmentation (Ho et al. 2022, Cascaded Diffusion Models). Of the
+    shape of ``noise``, ``(images, 3, height, width)``.
+    """
+    share = alpha_bar(table)[level]
+    kept, added = np.float32(share**0.5), np.float32((1.0 - share) ** 0.5)
+    result: Float32 = from_picture(canvas.picture) * kept + noise * added
+    return result
+
+
+def with_low_res(conditions: Conditions, channels: Float32, level: int) -> Conditions:
+    """Conditions with a small picture for each image, ``(images, 3, height, width)``, and how much
+    noise is in it."""
+    levels = np.full(len(channels), level, np.float32)
+
+    def add(cond: Cond) -> Cond:
+        every = cond if len(cond) == len(channels) else cond.repeat(len(channels))
+        return replace(every, added={**every.added, CHANNELS: channels, CLASSES: levels})
+
+    def at(sigma: float) -> StepConds:
+        step = conditions(sigma)
+        parts = tuple((add(cond), weight) for cond, weight in step.parts)
+        return StepConds(parts, None if step.negative is None else add(step.negative))
+
+    return at
+
+
 def with_picture(
     conditions: Conditions, channels: Float32, guidance: float, image_guidance: float
 ) -> Conditions:
@@ -169,7 +202,7 @@ def with_channels(
     guidance: float,
     edit: Edit | None,
 ) -> Conditions:
-    """Conditions with the further inputs of an inpainting or editing U-Net, where there are any.
+    """Conditions with the further inputs of an inpainting, editing or upscaling U-Net, if any.
 
     Args:
         conditions: what is drawn at a noise level.
@@ -180,6 +213,8 @@ def with_channels(
     """
     if channels is None:
         return conditions
+    if task == "upscale":
+        return with_low_res(conditions, channels, (edit.noise_level if edit else None) or 0)
     if task == "edit":
         return with_picture(conditions, channels, guidance, edit.image_guidance if edit else 1.0)
     return with_added(conditions, {CHANNELS: channels})

@@ -40,7 +40,10 @@ ALIASES = {
 }
 """What other programs call them."""
 WHOLE = frozenset(
-    ("steps", "seed", "clip-skip", "variation-seed", "ensd", "width", "height", "hires-steps")
+    (
+        *("steps", "seed", "clip-skip", "variation-seed", "ensd", "width", "height"),
+        *("hires-steps", "noise-level"),
+    )
 )
 REAL = frozenset(
     (

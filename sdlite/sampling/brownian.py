@@ -96,8 +96,9 @@ class BrownianNoise:
         low: float,
         high: float,
         variation: Variation | None = None,
+        before: int = 0,
     ) -> None:
-        self._latents = BatchNoise(rng, seeds, shape, variation)
+        self._latents = BatchNoise(rng, seeds, shape, variation, before)
         self._shape = shape
         make, count = GENERATORS[find_rng(rng)], math.prod(shape)
         self._paths = [BrownianPath(make(seed), seed, low, high, count) for seed in seeds]

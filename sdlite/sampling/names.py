@@ -152,6 +152,7 @@ def noise_for(
     shape: tuple[int, int, int],
     levels: NoiseLevels,
     variation: Variation | None = None,
+    before: int = 0,
 ) -> Noise:
     """Noise of a run as A1111 draws it for this sampler.
 
@@ -163,5 +164,6 @@ def noise_for(
     ``batch_noise``.
     """
     if sampler.brownian:
-        return BrownianNoise(rng, seeds, shape, levels.sigma_min, levels.sigma_max, variation)
-    return batch_noise(rng, seeds, shape, variation)
+        ends = (levels.sigma_min, levels.sigma_max)
+        return BrownianNoise(rng, seeds, shape, *ends, variation, before)
+    return batch_noise(rng, seeds, shape, variation, before)

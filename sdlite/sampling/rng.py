@@ -172,8 +172,10 @@ class BatchNoise:
         seeds: Sequence[int],
         shape: tuple[int, int, int],
         variation: Variation | None = None,
+        before: int = 0,
     ) -> None:
         self._variation = variation or Variation()
+        self._before = before
         for seed in (*seeds, *self._variation.seeds):
             if not 0 <= seed <= MAX_SEED:
                 raise RequestError(f"seed {seed} is out of range: 0 to {MAX_SEED}")
@@ -184,6 +186,8 @@ class BatchNoise:
 
     def _rewind(self) -> None:
         self._generators = [self._make(seed) for seed in self._seeds]
+        for generator in self._generators if self._before else ():
+            generator.normal(self._before)
         self._position = 0
 
     @property
@@ -228,6 +232,7 @@ def batch_noise(
     seeds: Sequence[int],
     shape: tuple[int, int, int],
     variation: Variation | None = None,
+    before: int = 0,
 ) -> BatchNoise:
     """Noise for images with these seeds.
 
@@ -236,9 +241,10 @@ def batch_noise(
         seeds: one an image, 0 to 2**64-1.
         shape: (channels, height, width) of one image's latents.
         variation: departures from the seeds.
+        before: values another draw took of each image's generator before the first of these.
 
     Raises:
         UnknownName: no such generator.
         RequestError: a seed is out of range.
     """
-    return BatchNoise(rng, seeds, shape, variation)
+    return BatchNoise(rng, seeds, shape, variation, before)

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from sdlite.errors import RequestError, UnknownName
+from sdlite.home import look_up
 from sdlite.image.source import MAX_PIXELS, upright
 from sdlite.upscalers.files import UpscalerFile, find_file, installed
 from sdlite.upscalers.network import Upscaler
@@ -53,6 +54,11 @@ def find_upscaling(name: str | Path) -> UpscalerFile | Image.Resampling:
     try:
         return find_file(name)
     except UnknownName as error:
+        if look_up(str(name)) is not None:
+            raise RequestError(
+                f"{name} is a model that draws, not a network for sdlite upscale; if it is an "
+                f"upscaler by diffusion: sdlite edit PICTURE PROMPT --model {name}"
+            ) from error
         names = [file.name for file in installed()]
         raise UnknownName("upscaler", str(name), [*RESAMPLING, *names]) from error
 

@@ -32,6 +32,7 @@ EXPECTED = {
     "inpaint": ("sd1", "inpaint", 2),
     "edit": ("sd1", "edit", 2),
     "xl inpaint": ("sdxl", "inpaint", 2),
+    "upscale": ("sd2", "upscale", 5),
 }
 
 
@@ -52,7 +53,7 @@ def test_families_are_recognised_by_what_they_are_made_of(tmp_path: Path, name: 
         assert tokenizer.pad == (0 if config.activation == "gelu" else tokenizer.eos)
 
 
-@pytest.mark.parametrize("name", ["sdxl", "refiner", "inpaint", "lcm"])
+@pytest.mark.parametrize("name", ["sdxl", "refiner", "inpaint", "lcm", "upscale"])
 def test_graph_variants_of_a_family_agree(tmp_path: Path, name: str) -> None:
     pytest.importorskip("onnxruntime")
     source = make_tiny_checkpoint(tmp_path / "source", FAMILIES[name])

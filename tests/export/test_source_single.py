@@ -17,10 +17,11 @@ from sdlite_export.source import Checkpoint, open_source
 
 from benchmarks.checkpoints import write_checkpoint, write_folder
 from sdlite.errors import SourceCorrupt, UnknownFamily
+from sdlite.manifest import NoiseTable
 from sdlite.tensors.safetensors import open_safetensors
 from tests.export.makers import TorchFile, safetensors_bytes
 
-MODELS = ("sd21-small", "sdxl-small")
+MODELS = ("sd21-small", "sdxl-small", "x4-small")
 Model = tuple[Path, Path]
 
 
@@ -57,7 +58,7 @@ def same(one: Checkpoint, other: Checkpoint) -> None:
 
 def test_a_single_file_is_the_model_of_its_folder(both: Model) -> None:
     folder, single = (open_source(path) for path in both)
-    assert single.family == folder.family and single.task == folder.task == "text"
+    assert single.family == folder.family and single.task == folder.task
     # No tensor shows which of a U-Net's group norms has how many groups, and so on.
     assert single.unet == folder.unet
     assert replace(single.vae, force_upcast=False) == replace(folder.vae, force_upcast=False)
@@ -74,6 +75,29 @@ def test_sdxl_files_have_their_scale_and_size(xl: Model) -> None:
     assert single.latent.scale == 0.13025 and single.latent.force_upcast
     assert (single.defaults.width, single.defaults.height) == (1024, 1024)
     assert single.prediction == "epsilon" and not single.notes
+
+
+def test_an_upscaler_has_its_scale_size_and_noise(tmp_path: Path) -> None:
+    write_folder(tmp_path / "folder", "x4-small", "fp16")
+    write_checkpoint(tmp_path / "x4.safetensors", "x4-small", "fp16")
+    folder, single = open_source(tmp_path / "folder"), open_source(tmp_path / "x4.safetensors")
+    assert single.task == folder.task == "upscale"
+    assert single.prediction == folder.prediction == "v_prediction" and not single.notes
+    assert single.latent == folder.latent and single.latent.factor == 4
+    assert single.latent.scale == 0.08333
+    assert single.noise == folder.noise == NoiseTable("scaled_linear", 0.0001, 0.02, 1000)
+    assert single.low_res == folder.low_res and single.low_res is not None
+    assert (single.low_res.noise, single.low_res.most, single.low_res.level) == (
+        single.noise, 350, 20,
+    )  # fmt: skip
+    # Of small pictures of 128x128, whatever this file's own size.
+    assert (single.defaults.width, single.defaults.height) == (512, 512)
+    assert (single.defaults.guidance, folder.defaults.guidance) == (9.0, 9.0)
+    state = read_all(tmp_path / "x4.safetensors")
+    state["low_scale_model.alphas_cumprod"] = state["alphas_cumprod"] * np.float16(0.5)
+    (tmp_path / "odd.safetensors").write_bytes(safetensors_bytes(state))
+    with pytest.raises(UnknownFamily, match=r"noise table \(low_scale_model.alphas_cumprod"):
+        open_source(tmp_path / "odd.safetensors")
 
 
 def test_the_last_layer_of_sd2_is_left_out(tmp_path: Path) -> None:

@@ -91,6 +91,9 @@ def test_unet(made, variant):
                 }
             if config.guidance_dim is not None:
                 more = {"timestep_cond": normal(batch, config.guidance_dim)}
+            if config.class_embeds is not None:
+                levels = rng.integers(0, config.class_embeds, batch)
+                more = {"class_labels": levels}
             expected = model(
                 *(torch.from_numpy(value) for value in inputs.values()),
                 added_cond_kwargs={name: torch.from_numpy(value) for name, value in added.items()},

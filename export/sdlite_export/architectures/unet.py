@@ -15,8 +15,9 @@ def unet(ops: Ops, config: UnetConfig, pooled: int | None = None) -> None:
     Inputs: ``sample`` (batch, in_channels, height, width), ``timestep`` (batch,),
     ``encoder_hidden_states`` (batch, tokens, cross_dim); SDXL also ``text_embeds`` (batch, pooled
     width) and ``time_ids`` (batch, ids), models that know their guidance scale ``timestep_cond``
-    (batch, guidance_dim). Output: ``out_sample`` (batch, out_channels, height, width). Cuts are
-    allowed after and in the middle of every ResNet and transformer.
+    (batch, guidance_dim), upscalers ``class_labels`` (batch,), whole noise levels. Output:
+    ``out_sample`` (batch, out_channels, height, width). Cuts are allowed after and in the middle of
+    every ResNet and transformer.
     """
     _build(Unet(ops, config), pooled)
 
@@ -57,6 +58,10 @@ class Unet:
             guidance = ops.input("timestep_cond", ("batch", config.guidance_dim))
             emb = ops.add(emb, ops.linear(guidance, "time_embedding.cond_proj", first, bias=False))
         emb = self._mlp(emb, "time_embedding")
+        if config.class_embeds is not None:
+            level = ops.input("class_labels", ("batch",), "int64")
+            rows = config.class_embeds
+            emb = ops.add(emb, ops.embedding(level, "class_embedding", rows, 4 * first))
         if config.label_dim is not None:
             emb = ops.add(emb, self._mlp(self._labels(config.label_dim, pooled), "add_embedding"))
         # Every ResNet starts by activating the embedding; once is enough.
@@ -70,7 +75,7 @@ class Unet:
         if config.middle != "none":
             x = self._resnet(x, "mid_block.resnets.0", config.block_channels[last])
         if depth := config.mid_depth:
-            x = self._transformer(x, "mid_block.attentions.0", last, depth)
+            x = self._transformer(x, "mid_block.attentions.0", last, depth, crossed=False)
             x = self._resnet(x, "mid_block.resnets.1", config.block_channels[last])
         return x
 
@@ -145,8 +150,11 @@ class Unet:
         ops.cut()
         return y
 
-    def _transformer(self, x: Value, name: str, level: int, depth: int) -> Value:
+    def _transformer(
+        self, x: Value, name: str, level: int, depth: int, crossed: bool | None = None
+    ) -> Value:
         ops, config = self.ops, self.config
+        crossed = config.looks_twice(level) if crossed is None else crossed
         channels = config.block_channels[level]
         y = ops.group_norm(x, f"{name}.norm", config.norm_groups, TRANSFORMER_EPS)
         if config.linear_projection:
@@ -154,7 +162,7 @@ class Unet:
         else:
             y = ops.to_tokens(ops.conv(y, f"{name}.proj_in", channels, kernel=1))
         for index in range(depth):
-            y = self._block(y, f"{name}.transformer_blocks.{index}", x, level)
+            y = self._block(y, f"{name}.transformer_blocks.{index}", x, level, crossed)
         if config.linear_projection:
             y = ops.to_map(ops.linear(y, f"{name}.proj_out", channels), like=x)
         else:
@@ -163,12 +171,13 @@ class Unet:
         ops.cut()
         return y
 
-    def _block(self, x: Value, name: str, like: Value, level: int) -> Value:
+    def _block(self, x: Value, name: str, like: Value, level: int, crossed: bool) -> Value:
         ops, heads = self.ops, self.config.heads[level]
         channels = x.channels
         for part, norm in (("attn1", "norm1"), ("attn2", "norm2")):
             y = ops.layer_norm(x, f"{name}.{norm}", LAYER_NORM_EPS)
-            memory = self._remembered(y, like, level) if part == "attn1" else self.context
+            text = crossed or part == "attn2"
+            memory = self.context if text else self._remembered(y, like, level)
             q = ops.linear(y, f"{name}.{part}.to_q", channels, bias=False)
             k = ops.linear(memory, f"{name}.{part}.to_k", channels, bias=False)
             v = ops.linear(memory, f"{name}.{part}.to_v", channels, bias=False)

@@ -100,6 +100,12 @@ class HalfOps(OnnxOps):
             y = super().timestep_embedding(timestep, channels, flip, shift)
         return self._narrow(y)
 
+    def embedding(self, ids: Value, name: str, rows: int, channels: int) -> Value:
+        """Rows of a table, rounded to float16 once they were picked."""
+        with self._exactly():
+            y = super().embedding(ids, name, rows, channels)
+        return self._narrow(y)
+
     @contextmanager
     def _exactly(self) -> Iterator[None]:
         self.graph.computed = "float32"

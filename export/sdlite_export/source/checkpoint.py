@@ -11,12 +11,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from sdlite.errors import SourceCorrupt, SourceError
-from sdlite.manifest import Defaults, LatentSpace, NoiseTable
+from sdlite.manifest import Defaults, LatentSpace, LowRes, NoiseTable
 from sdlite.tensors.base import TensorInfo, Tensors
 from sdlite.types import Array
 from sdlite_export.configs import ClipTextConfig, SafetyConfig, UnetConfig, VaeConfig
 
-Task: TypeAlias = Literal["text", "inpaint", "edit"]
+Task: TypeAlias = Literal["text", "inpaint", "edit", "upscale"]
 Prediction: TypeAlias = Literal["epsilon", "v_prediction"]
 
 
@@ -126,6 +126,8 @@ class Checkpoint:
     """The safety checker, tensors ``safety_checker``; None when there is none."""
     force_zeros_for_empty_prompt: bool = False
     """Whether an empty negative prompt means zeros."""
+    low_res: LowRes | None = None
+    """Of upscalers: the noise the small picture is shown with."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from sdlite.errors import SourceCorrupt, SourceError, UnknownFamily
 from sdlite.tensors import pickle
 from sdlite.tensors.base import Tensors, short
 from sdlite.tensors.safetensors import open_safetensors
-from sdlite_export.configs import ClipTextConfig
+from sdlite_export.configs import ClipTextConfig, VaeConfig
 from sdlite_export.source.checkpoint import Checkpoint, Component, SourceHash, TokenizerFiles
 from sdlite_export.source.diffusers_config import (
     check_length,
+    read_low_res,
     read_scheduler,
     read_text,
     read_vae,
@@ -23,14 +25,16 @@ from sdlite_export.source.family import FIRST, SECOND, family_of
 from sdlite_export.source.files import plain_name, read_json
 from sdlite_export.source.gather import SUPPORTED, Found, gather
 from sdlite_export.source.layout import Slot, text_slots, unet_slots, vae_slots
-from sdlite_export.source.recommended import read_defaults, read_latent
+from sdlite_export.source.recommended import UPSCALER_SCALE, read_defaults, read_latent
 from sdlite_export.source.safety import NAME as SAFETY
 from sdlite_export.source.safety import read_safety
 from sdlite_export.source.tokenizer import read_tokenizer
 
 TASKS = ("", "Img2Img", "Inpaint", "InstructPix2Pix")
+UPSCALES = "StableDiffusionUpscalePipeline"
 PIPELINES = (
     *(f"StableDiffusion{task}Pipeline" for task in TASKS),
+    UPSCALES,
     *(f"StableDiffusionXL{task}Pipeline" for task in TASKS),
     *(f"LatentConsistencyModel{task}Pipeline" for task in ("", "Img2Img")),
 )
@@ -67,6 +71,15 @@ def open_diffusers(folder: Path) -> Checkpoint:
             check_length(str(folder), name, tokenizer.length, text[name])
             tokenizers[name] = tokenizer
     family = family_of(str(folder), unet, text, vae)
+    notes: tuple[str, ...] = ()
+    low_res = None
+    if family.task == "upscale":
+        where = folder / "low_res_scheduler" / "scheduler_config.json"
+        low_res = read_low_res(where, index.get("max_noise_level"), unet.class_embeds or 1)
+        if vae.scale == VaeConfig.scale:
+            # Its first files stated none, and diffusers takes this for them.
+            vae = replace(vae, scale=UPSCALER_SCALE)
+            notes = (f"the autoencoder's scale is taken to be {UPSCALER_SCALE}, as of upscalers",)
     latent = read_latent(folder, index, vae, family.name)
     weights: list[Path] = []
     tensors: dict[str, Tensors] = {}
@@ -85,7 +98,7 @@ def open_diffusers(folder: Path) -> Checkpoint:
         files = weight_files(folder / SAFETY, "model", "pytorch_model")
         weights += files
         safety, tensors[SAFETY] = read_safety(folder / SAFETY, files)
-    defaults, notes = read_defaults(folder, index, latent, scheduler, unet)
+    defaults, more = read_defaults(folder, index, latent, scheduler, unet)
     return Checkpoint(
         name=folder.resolve().name,
         kind="diffusers",
@@ -102,9 +115,10 @@ def open_diffusers(folder: Path) -> Checkpoint:
         defaults=defaults,
         licence=folder_licence(folder),
         sha256=SourceHash(folder, tuple(weights)),
-        notes=notes,
+        notes=(*notes, *more),
         safety=safety,
         force_zeros_for_empty_prompt=index.get("force_zeros_for_empty_prompt") is True,
+        low_res=low_res,
     )
 
 

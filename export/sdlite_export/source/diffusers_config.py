@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sdlite.errors import SourceCorrupt, UnknownFamily
-from sdlite.manifest import NoiseTable
+from sdlite.manifest import LowRes, NoiseTable
 from sdlite_export.configs import ClipTextConfig, VaeConfig
 from sdlite_export.source.config_reader import ConfigReader
 from sdlite_export.source.diffusers_unet import attention_blocks
@@ -39,6 +39,8 @@ VAE_READ = frozenset(
 )
 VAE_HARMLESS = frozenset(["sample_size"])
 
+MOST_NOISE = 350
+"""Highest noise level of small pictures where an upscaler states none; diffusers' default."""
 SCHEDULER_FIXED: Mapping[str, tuple[Any, ...]] = {
     "trained_betas": (None,),
     "use_flow_sigmas": (False, None),
@@ -144,13 +146,41 @@ class Scheduler:
 def read_scheduler(path: Path) -> Scheduler:
     """The noise table and what the U-Net predicts."""
     reader = ConfigReader(path)
+    table = _noise(reader)
+    prediction = reader.get("prediction_type", str, "epsilon")
+    if prediction not in ("epsilon", "v_prediction"):
+        raise UnknownFamily(f"{path}: prediction_type {prediction!r}; known: epsilon, v_prediction")
+    return Scheduler(
+        noise=table,
+        prediction="v_prediction" if prediction == "v_prediction" else "epsilon",
+        kind=str(reader.data.get("_class_name", "")),
+        trailing=reader.data.get("timestep_spacing") == "trailing",
+    )
+
+
+def read_low_res(path: Path, most: object, classes: int) -> LowRes:
+    """What an upscaler's low_res_scheduler says of the noise its small pictures are shown with.
+
+    ``most`` is the highest level the pipeline states, None where it states none; ``classes`` are
+    the levels its U-Net knows.
+    """
+    table = _noise(ConfigReader(path))
+    known = min(classes, table.train_steps) - 1
+    highest = min(MOST_NOISE, known) if most is None else most
+    if not isinstance(highest, int) or isinstance(highest, bool) or not 0 <= highest <= known:
+        raise SourceCorrupt(
+            f"{path.parent.parent / 'model_index.json'}: max_noise_level {most!r} is not between 0 "
+            f"and {known}, the highest its U-Net knows"
+        )
+    return LowRes(table, highest, min(LowRes.level, highest))
+
+
+def _noise(reader: ConfigReader) -> NoiseTable:
+    path = reader.path
     reader.refuse(SCHEDULER_FIXED, None)
     kind = reader.get("beta_schedule", str)
     if kind not in ("scaled_linear", "linear"):
         raise UnknownFamily(f"{path}: beta_schedule {kind!r}; known: scaled_linear, linear")
-    prediction = reader.get("prediction_type", str, "epsilon")
-    if prediction not in ("epsilon", "v_prediction"):
-        raise UnknownFamily(f"{path}: prediction_type {prediction!r}; known: epsilon, v_prediction")
     table = NoiseTable(
         kind="linear" if kind == "linear" else "scaled_linear",
         beta_start=reader.get("beta_start", float),
@@ -162,9 +192,4 @@ def read_scheduler(path: Path) -> Scheduler:
         raise SourceCorrupt(
             f"{path}: betas from {table.beta_start} to {table.beta_end} are not rising in 0..1"
         )
-    return Scheduler(
-        noise=table,
-        prediction="v_prediction" if prediction == "v_prediction" else "epsilon",
-        kind=str(reader.data.get("_class_name", "")),
-        trailing=reader.data.get("timestep_spacing") == "trailing",
-    )
+    return table

@@ -35,8 +35,6 @@ UNET_FIXED: Mapping[str, tuple[Any, ...]] = {
     "encoder_hid_dim_type": (None,),
     "mid_block_only_cross_attention": (None, False),
     "mid_block_scale_factor": (1,),
-    "num_class_embeds": (None,),
-    "only_cross_attention": (False,),
     "resnet_out_scale_factor": (1.0,),
     "resnet_skip_time_act": (False,),
     "resnet_time_scale_shift": ("default",),
@@ -49,6 +47,8 @@ UNET_FIXED: Mapping[str, tuple[Any, ...]] = {
 CONTROL_FIXED: Mapping[str, tuple[Any, ...]] = {
     "controlnet_conditioning_channel_order": ("rgb",),
     "conditioning_channels": (3,),
+    "num_class_embeds": (None,),
+    "only_cross_attention": (False,),
 }
 """The same of diffusers' ControlNet."""
 CONTROL_READ = frozenset(["conditioning_embedding_out_channels", "global_pool_conditions"])
@@ -74,6 +74,8 @@ UNET_READ = frozenset(
         "norm_eps",
         "flip_sin_to_cos",
         "freq_shift",
+        "num_class_embeds",
+        "only_cross_attention",
     ]
 )
 UNET_HARMLESS = frozenset(
@@ -130,6 +132,7 @@ def _numbers(reader: ConfigReader, whole: bool) -> UnetConfig:
         raise UnknownFamily(f"{path}: mid_block_type {middle!r}; known: {known}")
     labels = reader.data.get("addition_embed_type") is not None
     guided = reader.data.get("time_cond_proj_dim") is not None
+    classes = reader.data.get("num_class_embeds") is not None
     config = UnetConfig(
         in_channels=reader.size("in_channels", 4),
         out_channels=reader.size("out_channels", 4),
@@ -150,6 +153,8 @@ def _numbers(reader: ConfigReader, whole: bool) -> UnetConfig:
         label_dim=reader.size("projection_class_embeddings_input_dim") if labels else None,
         size_dim=reader.size("addition_time_embed_dim") if labels else 256,
         guidance_dim=reader.size("time_cond_proj_dim") if guided else None,
+        class_embeds=reader.size("num_class_embeds") if classes else None,
+        cross_only=_cross_only(reader, down),
     )
     _check(str(path), config)
     return config
@@ -168,6 +173,24 @@ def _check(where: str, config: UnetConfig) -> None:
                 else f"{where}: {width} channels do not divide into "
                 + (f"{count} heads" if width % count else f"{config.norm_groups} groups")
             )
+
+
+def _cross_only(reader: ConfigReader, attention: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Where transformers look at the text alone: one word for all resolutions, or one each.
+
+    ``attention`` says where there are any.
+    """
+    levels = len(attention)
+    value = reader.data.get("only_cross_attention") or False
+    flags = [value] * levels if isinstance(value, bool) else value
+    whole = isinstance(flags, list) and all(isinstance(flag, bool) for flag in flags)
+    if not whole or len(flags) != levels:
+        raise SourceCorrupt(
+            f"{reader.path}: only_cross_attention {value!r} is neither true nor false, nor a list "
+            f"of {levels} of them"
+        )
+    both = tuple(flag and there for flag, there in zip(flags, attention, strict=True))
+    return both if any(both) else ()
 
 
 def _depths(

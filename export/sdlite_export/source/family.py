@@ -57,6 +57,8 @@ def task_of(unet: UnetConfig, vae: VaeConfig) -> Task | None:
     latent = vae.latent_channels
     if unet.out_channels != latent:
         return None
+    if unet.class_embeds is not None:
+        return "upscale" if unet.in_channels == latent + vae.in_channels else None
     tasks: dict[int, Task] = {latent: "text", 2 * latent: "edit", 2 * latent + 1: "inpaint"}
     return tasks.get(unet.in_channels)
 
@@ -69,6 +71,8 @@ def describe(unet: UnetConfig, text: Mapping[str, ClipTextConfig], vae: VaeConfi
         for name, config in text.items()
     )
     labels = "no labels" if unet.label_dim is None else f"labels {unet.label_dim} wide"
+    if unet.class_embeds is not None:
+        labels += f", {unet.class_embeds} classes"
     return (
         f"U-Net of {unet.in_channels} channels in and {unet.out_channels} out, cross-attention "
         f"{unet.cross_dim} wide, {labels}; {encoders or 'no text encoder'}; autoencoder with "

@@ -54,6 +54,9 @@ def unet_slots(config: UnetConfig) -> Iterator[Slot]:
     if config.guidance_dim is not None:
         shape = (first, config.guidance_dim)
         yield from _pair("time_embedding.cond_proj", "time_embed.cond_proj", shape, bias=False)
+    if config.class_embeds is not None:
+        shape = (config.class_embeds, time)
+        yield from _pair("class_embedding", "label_emb", shape, bias=False)
     if config.label_dim is not None:
         yield from _pair("add_embedding.linear_1", "label_emb.0.0", (time, config.label_dim))
         yield from _pair("add_embedding.linear_2", "label_emb.0.2", (time, time))
@@ -79,7 +82,7 @@ def unet_slots(config: UnetConfig) -> Iterator[Slot]:
         yield from _unet_resnet("mid_block.resnets.0", "middle_block.0", last, last, time)
     if depth := config.mid_depth:
         name = "mid_block.attentions.0"
-        yield from _transformer(name, "middle_block.1", config, levels - 1, depth)
+        yield from _transformer(name, "middle_block.1", config, levels - 1, depth, crossed=False)
         yield from _unet_resnet("mid_block.resnets.1", "middle_block.2", last, last, time)
     number = 0
     for index in range(levels):
@@ -166,9 +169,11 @@ def _unet_resnet(name: str, ldm: str, inside: int, outside: int, time: int) -> I
 
 
 def _transformer(
-    name: str, ldm: str, config: UnetConfig, level: int, blocks: int
+    name: str, ldm: str, config: UnetConfig, level: int, blocks: int, crossed: bool | None = None
 ) -> Iterator[Slot]:
     width = config.block_channels[level]
+    crossed = config.looks_twice(level) if crossed is None else crossed
+    first = config.cross_dim if crossed else width
     square = (width, width) if config.linear_projection else (width, width, 1, 1)
     yield from _pair(f"{name}.norm", f"{ldm}.norm", (width,))
     yield from _pair(f"{name}.proj_in", f"{ldm}.proj_in", square)
@@ -177,7 +182,7 @@ def _transformer(
         block = f".transformer_blocks.{depth}"
         for norm in ("norm1", "norm2", "norm3"):
             yield from _pair(f"{name}{block}.{norm}", f"{ldm}{block}.{norm}", (width,))
-        for attention, context in (("attn1", width), ("attn2", config.cross_dim)):
+        for attention, context in (("attn1", first), ("attn2", config.cross_dim)):
             inner = f"{block}.{attention}"
             for part, inside in (("to_q", width), ("to_k", context), ("to_v", context)):
                 shape = (width, inside)

@@ -13,12 +13,11 @@ average only where it is alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from sdlite.errors import UnknownFamily
-from sdlite.manifest import LatentSpace
+from sdlite.manifest import LatentSpace, LowRes
 from sdlite.tensors.base import TensorInfo, Tensors
 from sdlite.tensors.gguf import open_gguf
 from sdlite.tensors.pickle import open_pickle
@@ -34,12 +33,18 @@ from sdlite_export.source.checkpoint import (
 )
 from sdlite_export.source.clip_vocab import BOS, EOS, LENGTH, VOCAB_SIZE, tokenizer_files
 from sdlite_export.source.diffusers import vae_name
+from sdlite_export.source.diffusers_config import MOST_NOISE
 from sdlite_export.source.family import FIRST, family_of
 from sdlite_export.source.gather import SUPPORTED, Found, gather
 from sdlite_export.source.layout import Slot, text_slots, unet_slots, vae_slots
 from sdlite_export.source.ldm_config import Lookup, derive_text, derive_unet, derive_vae
-from sdlite_export.source.parameterisation import read_noise, read_prediction
-from sdlite_export.source.recommended import usual_defaults, usual_side
+from sdlite_export.source.parameterisation import (
+    LOW_RES,
+    UPSCALER_NOISE,
+    read_noise,
+    read_prediction,
+)
+from sdlite_export.source.recommended import UPSCALER_SCALE, usual_defaults, usual_side
 from sdlite_export.source.text_names import PLACES, find_text, without_last_layer
 
 UNET = "model.diffusion_model."
@@ -47,6 +52,8 @@ EMA = "model_ema."
 VAE = "first_stage_model."
 UNET_ALONE, VAE_ALONE = "unet.", "vae."
 """Where files with diffusers' names have them."""
+UPSCALER_CELLS = 128
+"""Side of the small pictures the x4 upscaler was trained on, pixels."""
 SCALE, XL_SCALE = 0.18215, 0.13025
 """Latent scale of SD1 and SD2, and of SDXL; no file states it."""
 
@@ -84,7 +91,8 @@ def open_single_file(path: Path, prediction: Prediction | None = None) -> Checkp
     unet = derive_unet(where, lookup)
     labels = unet.label_dim is not None
     vae_found = _vae(source)
-    vae = derive_vae(where, vae_found, XL_SCALE if labels else SCALE, force_upcast=labels)
+    scale = XL_SCALE if labels else SCALE if unet.class_embeds is None else UPSCALER_SCALE
+    vae = derive_vae(where, vae_found, scale, force_upcast=labels)
     text: dict[str, ClipTextConfig] = {}
     tensors: dict[str, Tensors] = {}
     for name, (place, found) in find_text(source).items():
@@ -101,10 +109,18 @@ def open_single_file(path: Path, prediction: Prediction | None = None) -> Checkp
     if prediction is None and why:
         notes.append(why)
     predicts = prediction or predicts
-    noise = read_noise(where, source)
-    side = usual_side(path.stem, family.name, predicts)
-    defaults, more = usual_defaults(path.stem, side, side, noise, unet.guidance_dim, lcm=False)
     factor = 2 ** (len(vae.block_channels) - 1)
+    low_res = None
+    if family.task == "upscale":
+        noise = read_noise(where, source, UPSCALER_NOISE)
+        known = read_noise(where, source, UPSCALER_NOISE, LOW_RES)
+        most = min(MOST_NOISE, (unet.class_embeds or 1) - 1)
+        low_res = LowRes(known, most, min(LowRes.level, most))
+        side = UPSCALER_CELLS * factor
+    else:
+        noise = read_noise(where, source)
+        side = usual_side(path.stem, family.name, predicts) // 8 * factor
+    defaults, more = usual_defaults(path.stem, side, side, noise, unet, lcm=False)
     return Checkpoint(
         name=path.stem,
         kind=kind,
@@ -118,14 +134,13 @@ def open_single_file(path: Path, prediction: Prediction | None = None) -> Checkp
         tokenizers={name: _tokenizer(family.name, name) for name in text},
         noise=noise,
         latent=LatentSpace(vae.latent_channels, factor, vae.scale, force_upcast=vae.force_upcast),
-        defaults=replace(
-            defaults, width=defaults.width // 8 * factor, height=defaults.height // 8 * factor
-        ),
+        defaults=defaults,
         licence=file_licence(path, metadata),
         sha256=SourceHash(path.parent, (path,)),
         metadata=metadata,
         notes=(*notes, *more),
         force_zeros_for_empty_prompt=family.name == "sdxl",
+        low_res=low_res,
     )
 
 

@@ -15,9 +15,9 @@ from sdlite_export.source.gather import SUPPORTED, Found
 Naming: TypeAlias = Literal["ldm", "diffusers"]
 
 HEADS = 8
-"""Attention heads of Stable Diffusion 1's U-Net; no shape shows them."""
+"""Attention heads of the U-Nets of Stable Diffusion 1 and the x4 upscaler; no shape shows them."""
 HEAD_WIDTH = 64
-"""Channels of an attention head in the U-Nets of SD2 and SDXL, which have linear projections, and
+"""Channels of an attention head in the other U-Nets with linear projections, SD2's and SDXL's, and
 in every CLIP text encoder."""
 SIZE_DIM = 256
 """Width each of SDXL's sizes is embedded to; no shape shows it."""
@@ -75,6 +75,7 @@ class _UnetNames:
         self.guidance = (
             "time_embed.cond_proj.weight" if self.ldm else "time_embedding.cond_proj.weight"
         )
+        self.classes = "label_emb.weight" if self.ldm else "class_embedding.weight"
         self.mid_resnet = (
             "middle_block.0.in_layers.2.weight" if self.ldm else "mid_block.resnets.0.conv1.weight"
         )
@@ -152,7 +153,10 @@ def derive_unet(where: str, lookup: Lookup, whole: bool = True) -> UnetConfig:
     channels = tuple(lookup.size(where, names.resnet(level, 0)) for level in range(levels))
     labels = lookup.shape(names.labels) is not None
     guided = lookup.shape(names.guidance) is not None
-    _check_divides(where, "U-Net", channels, HEAD_WIDTH if linear else HEADS)
+    classes = lookup.shape(names.classes) is not None
+    wide = linear and not classes
+    cross = lookup.size(where, f"{first}.transformer_blocks.0.attn2.to_k.weight", 1)
+    _check_divides(where, "U-Net", channels, HEAD_WIDTH if wide else HEADS)
     return UnetConfig(
         in_channels=lookup.size(where, names.conv_in, 1),
         out_channels=(
@@ -162,9 +166,9 @@ def derive_unet(where: str, lookup: Lookup, whole: bool = True) -> UnetConfig:
         layers_per_block=names.layers,
         down_attention=tuple(depths[0] > 0 for depths in down),
         up_attention=tuple(depths[0] > 0 for depths in up),
-        heads=tuple(width // HEAD_WIDTH if linear else HEADS for width in channels),
+        heads=tuple(width // HEAD_WIDTH if wide else HEADS for width in channels),
         transformer_depth=tuple(down_depth),
-        cross_dim=lookup.size(where, f"{first}.transformer_blocks.0.attn2.to_k.weight", 1),
+        cross_dim=cross,
         linear_projection=linear,
         norm_groups=NORM_GROUPS,
         up_transformer_depth=None if mirrored else tuple(up_depth),
@@ -172,7 +176,27 @@ def derive_unet(where: str, lookup: Lookup, whole: bool = True) -> UnetConfig:
         label_dim=lookup.size(where, names.labels, 1) if labels else None,
         size_dim=SIZE_DIM,
         guidance_dim=lookup.size(where, names.guidance, 1) if guided else None,
+        class_embeds=lookup.size(where, names.classes) if classes else None,
+        cross_only=_cross_only(lookup, names, channels, cross) if classes else (),
     )
+
+
+def _cross_only(
+    lookup: Lookup, names: _UnetNames, channels: tuple[int, ...], cross: int
+) -> tuple[bool, ...]:
+    """Where the first attention takes as many channels as the text has, and not its own.
+
+    Where both are the same no shape tells: there it looks at the picture, as the x4 upscaler's
+    coarsest does.
+    """
+
+    def told(level: int, width: int) -> bool:
+        name = f"{names.down(level, 0)}.transformer_blocks.0.attn1.to_k.weight"
+        shape = lookup.shape(name) or (width, width)
+        return shape[-1] == cross != width
+
+    flags = tuple(told(level, width) for level, width in enumerate(channels))
+    return flags if any(flags) else ()
 
 
 def _joined(depths: list[int]) -> Depth:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,11 @@ from sdlite_export.source.files import read_bytes
 from sdlite_export.source.gather import SUPPORTED
 
 NOISE = NoiseTable("scaled_linear", 0.00085, 0.012, 1000)
-"""The forward process of all families; a file says nothing of it, or repeats it."""
+"""The forward process of all families but upscalers; a file says nothing of it, or repeats it."""
+UPSCALER_NOISE = NoiseTable("scaled_linear", 0.0001, 0.02, 1000)
+"""That of the x4 upscaler, for its latents and for the small picture."""
+LOW_RES = "low_scale_model."
+"""Where a file repeats the process of the small picture."""
 V_SPREAD = 0.09
 """SD2's two kinds of training left the biases of one norm with deviations on either side of this;
 ComfyUI tells them apart by the same number."""
@@ -59,6 +64,8 @@ def read_prediction(
     stated = NAMES.get(_plain(metadata.get("modelspec.prediction_type", "")))
     if "v_pred" in source.infos() or stated == "v_prediction":
         return "v_prediction", ""
+    if stated is None and family.task == "upscale":
+        return "v_prediction", ""
     if stated is not None or family.name != "sd2" or family.task != "text":
         return "epsilon", ""
     block = len(config.block_channels) - 1
@@ -77,26 +84,28 @@ def _plain(text: str) -> str:
     return re.sub(r"[^a-z]", "", text.casefold())
 
 
-def read_noise(where: str, source: Tensors) -> NoiseTable:
+def read_noise(
+    where: str, source: Tensors, plain: NoiseTable = NOISE, prefix: str = ""
+) -> NoiseTable:
     """The noise table: the usual one, or with zero terminal SNR where a marker or table says so.
 
-    Raises ``UnknownFamily`` when the file's copy of the table is another.
+    ``plain`` is the family's usual one, and ``prefix`` starts the name of the file's copy. Raises
+    ``UnknownFamily`` when that copy is another.
     """
-    rescaled = NoiseTable(
-        NOISE.kind, NOISE.beta_start, NOISE.beta_end, NOISE.train_steps, zero_terminal_snr=True
-    )
-    marked = "ztsnr" in source.infos()
-    info = source.infos().get("alphas_cumprod")
+    rescaled = replace(plain, zero_terminal_snr=True)
+    marked = "ztsnr" in source.infos() and not prefix
+    name = f"{prefix}alphas_cumprod"
+    info = source.infos().get(name)
     if info is None:
-        return rescaled if marked else NOISE
-    for table in (rescaled, NOISE):
+        return rescaled if marked else plain
+    for table in (rescaled, plain):
         usual = alpha_bar(table)
         if info.shape == usual.shape:
-            stored = source.read("alphas_cumprod").astype(np.float64)
+            stored = source.read(name).astype(np.float64)
             # Half precision keeps three digits; the last values, about 0.005, lose nothing more.
             if np.allclose(stored, usual, rtol=0.01, atol=1e-3):
                 return rescaled if marked else table
     raise UnknownFamily(
-        f"{where}: its noise table (alphas_cumprod, shape {list(info.shape)}) is not that of "
+        f"{where}: its noise table ({name}, shape {list(info.shape)}) is not that of "
         f"{SUPPORTED}; not supported"
     )

@@ -35,6 +35,10 @@ STEPS = 4
 """Steps of a distilled model whose name does not state them (``4step``)."""
 LCM_GUIDANCE = 8.0
 """Of models that are told their guidance scale (Luo et al. 2023)."""
+UPSCALER_GUIDANCE = 9.0
+"""Of upscalers; diffusers' default."""
+UPSCALER_SCALE = 0.08333
+"""Latent scale of the x4 upscaler's autoencoder."""
 RESCALE = 0.7
 """Guidance rescale of models with zero terminal SNR (Lin et al. 2024)."""
 
@@ -49,7 +53,7 @@ def usual_side(name: str, family: str, prediction: str) -> int:
 
 
 def usual_defaults(
-    name: str, width: int, height: int, noise: NoiseTable, guidance_dim: int | None, lcm: bool
+    name: str, width: int, height: int, noise: NoiseTable, unet: UnetConfig, lcm: bool
 ) -> tuple[Defaults, tuple[str, ...]]:
     """Defaults for a model whose author recommends none, and notes on what they follow from.
 
@@ -60,7 +64,9 @@ def usual_defaults(
     if noise.zero_terminal_snr:
         # Only a schedule that starts at the last timestep uses what such a model learnt there.
         usual = replace(usual, sampler="Euler", schedule="SGM Uniform", guidance_rescale=RESCALE)
-    if guidance_dim is not None:
+    if unet.class_embeds is not None:
+        usual = replace(usual, guidance=UPSCALER_GUIDANCE)
+    if unet.guidance_dim is not None:
         return replace(usual, steps=STEPS, guidance=LCM_GUIDANCE, sampler="LCM"), ()
     lowered = "lcm" if lcm else name.casefold()
     for pattern, sampler, schedule in FEW_STEPS:
@@ -89,7 +95,7 @@ def read_defaults(
     size = cells * latent.factor
     lcm = scheduler.kind == "LCMScheduler"
     name = folder.resolve().name
-    usual, notes = usual_defaults(name, size, size, scheduler.noise, unet.guidance_dim, lcm)
+    usual, notes = usual_defaults(name, size, size, scheduler.noise, unet, lcm)
     stated = index.get(DEFAULTS_KEY)
     if stated is None:
         return usual, notes

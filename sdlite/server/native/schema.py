@@ -39,6 +39,7 @@ class EditBody(Strict):
     paste: bool = True
     rules: str = "a1111"
     image_guidance: float = 1.5
+    noise_level: int | None = None
 
 
 class HiresBody(Strict):
