@@ -176,21 +176,9 @@ class Phases:
         return max((guidance_width(a.inputs) or 0 for a in unet), default=0) or None
 
     @property
-    def inpaints(self) -> bool:
-        """Whether the U-Net takes a mask and a masked picture beside the noisy latents."""
-        return self._package.manifest.task == "inpaint"
-
-    @property
     def upscales(self) -> bool:
         """Whether the U-Net takes a small picture, of which each pixel becomes a cell."""
         return self._package.manifest.task == "upscale"
-
-    def canvas_size(self, chosen: Plan) -> tuple[int, int]:
-        """Width and height in pixels of the picture a run begins with."""
-        if self.upscales:
-            _, height, width = self.latent_shape(chosen)
-            return width, height
-        return chosen.shape.width, chosen.shape.height
 
     def start(
         self,
@@ -214,12 +202,12 @@ class Phases:
         """
         latent, request = self._package.manifest.latent, stage.request
         start = Start(stage.first, latents)
-        task = self._package.manifest.task
+        task, low_res = self._package.manifest.task, self._package.manifest.low_res
         if task == "edit":
             # Without a picture to follow the U-Net is told zeros (Brooks et al. 2023).
             start = replace(start, channels=np.zeros((1, *self.latent_shape(chosen)), np.float32))
-        if task == "upscale":
-            return replace(start, channels=self._low_res(request, chosen, canvas))
+        if low_res is not None and canvas is not None:
+            return replace(start, channels=low_res_channels(canvas, request, low_res.noise))
         if not chosen.shape.encodes:
             return start
         with (
@@ -254,17 +242,6 @@ class Phases:
         with recorder.phase("look") as meter:
             use = partial(self._session, chosen=chosen, meter=meter)
             return look(request, self._package.manifest, use)
-
-    def _low_res(self, request: Request, chosen: Plan, canvas: Canvas | None) -> Float32:
-        """The small pictures of an upscaler: with the first noise of each image, as diffusers."""
-        low_res = self._package.manifest.low_res
-        if low_res is None or canvas is None or request.edit is None:
-            raise AssertionError("an upscaler was asked for a picture before")
-        noise = batch_noise(request.rng, seeds_of(request), self._low_res_shape(chosen))(0.0, 0.0)
-        return low_res_channels(canvas, noise, request.edit.noise_level or 0, low_res.noise)
-
-    def _low_res_shape(self, chosen: Plan) -> tuple[int, int, int]:
-        return 3, *self.latent_shape(chosen)[1:]
 
     def _first_noise(self, request: Request, chosen: Plan) -> BatchNoise:
         variation = variation_of(request, self._package.manifest.latent.factor)
@@ -305,7 +282,7 @@ class Phases:
         latent_shape = self.latent_shape(chosen)
         variation = variation_of(request, manifest.latent.factor)
         # The small picture of an upscaler had the first values.
-        before = math.prod(self._low_res_shape(chosen)) if self.upscales else 0
+        before = 3 * math.prod(latent_shape[1:]) if self.upscales else 0
         noise = noise_for(
             sampler, request.rng, seeds_of(request), latent_shape, self._levels, variation, before
         )

@@ -182,7 +182,7 @@ class Pipeline:
             guided=guided,
             prompts=prompts,
             encodes=not self._phases.upscales
-            and (request.edit is not None or pixels or self._phases.inpaints),
+            and (request.edit is not None or pixels or self.package.manifest.task == "inpaint"),
             controls=components_of(request.controls, self.package.manifest),
             tiling=request.tiling,
             partly=guided and request.guidance_interval is not None,

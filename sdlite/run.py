@@ -67,7 +67,9 @@ class Run:
         self._images = NO_IMAGES
         self._canvas = None
         if request.edit is not None:
-            size = phases.canvas_size(self.plans[0])
+            shape, (_, rows, columns) = self.plans[0].shape, phases.latent_shape(self.plans[0])
+            # Of an upscaler's picture a pixel is a cell.
+            size = (columns, rows) if phases.upscales else (shape.width, shape.height)
             self._canvas, notes = lay_out_edit(request.edit, size)
             self.notes.extend(notes)
 

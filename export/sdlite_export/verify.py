@@ -13,7 +13,6 @@ from sdlite.chain import open_chain
 from sdlite.engine import Artifact, LoadOptions, Runtime
 from sdlite.errors import RuntimeUnavailable
 from sdlite.manifest import Manifest, Parity
-from sdlite.ports import CLASSES
 from sdlite.types import Array, Device
 from sdlite_export.emit.seamless import WRAP
 
@@ -88,7 +87,7 @@ def random_inputs(artifact: Artifact, manifest: Manifest, seed: int = 0) -> dict
     inputs: dict[str, Array] = {}
     for spec in artifact.inputs:
         shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape)
-        if spec.name == CLASSES and manifest.low_res is not None:
+        if spec.dtype == "int64" and len(shape) == 1 and manifest.low_res is not None:
             inputs[spec.name] = rng.integers(0, manifest.low_res.most + 1, shape)
         elif spec.dtype == "int64":
             ids = rng.integers(0, min(tokenizer.bos, tokenizer.eos), shape)

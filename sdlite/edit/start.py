@@ -15,9 +15,10 @@ from sdlite.image.pictures import from_picture
 from sdlite.manifest import NoiseTable
 from sdlite.noise import alpha_bar
 from sdlite.ports import CHANNELS, CLASSES, EncodedPicture, EncoderPort
-from sdlite.sampling import SamplerInfo, initial_latents
+from sdlite.request import seeds_of
+from sdlite.sampling import SamplerInfo, batch_noise, initial_latents
 from sdlite.text.conditioning import with_added
-from sdlite.types import Cond, Conditions, Denoise, Edit, Estimate, Float32, StepConds
+from sdlite.types import Cond, Conditions, Denoise, Edit, Estimate, Float32, Request, StepConds
 
 
 @dataclass(frozen=True)
@@ -141,14 +142,16 @@ def picture_channels(canvas: Canvas, encoder: EncoderPort) -> Float32:
     return encoder.encode(from_picture(canvas.picture)).mean
 
 
-def low_res_channels(canvas: Canvas, noise: Float32, level: int, table: NoiseTable) -> Float32:
+def low_res_channels(canvas: Canvas, request: Request, table: NoiseTable) -> Float32:
     """What an upscaling U-Net sees of the small picture beside the noisy latents.
 
-    The picture in -1..1, a pixel for each cell, at timestep ``level`` of the forward process
-    ``table``: noise conditioning augmentation (Ho et al. 2022, Cascaded Diffusion Models). Of the
-    shape of ``noise``, ``(images, 3, height, width)``.
+    The picture in -1..1, a pixel for each cell, at the timestep of the forward process ``table``
+    that the noise level is: noise conditioning augmentation (Ho et al. 2022, Cascaded Diffusion
+    Models). The noise is the first of each image, as in diffusers; ``(images, 3, height, width)``.
     """
-    share = alpha_bar(table)[level]
+    shape = (3, canvas.picture.height, canvas.picture.width)
+    noise = batch_noise(request.rng, seeds_of(request), shape)(0.0, 0.0)
+    share = alpha_bar(table)[(request.edit.noise_level if request.edit else None) or 0]
     kept, added = np.float32(share**0.5), np.float32((1.0 - share) ** 0.5)
     result: Float32 = from_picture(canvas.picture) * kept + noise * added
     return result
