@@ -149,7 +149,7 @@ def er_sde(
     """ER-SDE-Solver-3: Cui et al. 2023, algorithm 3 in sigma, with its noise scale 5.
 
     The integrals over an interval are taken by the midpoint rule with 200 points; the authors'
-    program takes the lower ends of as many.
+    program takes the lower ends of 100, which at 8 steps is off by up to 2e-3.
     """
     x, todo, history = begin(x, sigmas, noise, resume)
     old = recall(history, "x0", min(todo.start, 1))

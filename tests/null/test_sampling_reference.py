@@ -1,6 +1,6 @@
 """Samplers and schedules against k-diffusion and diffusers.
 
-Stored by tests/parity/make_sampler_fixtures.py.
+Stored by tests/parity/make_sampler_fixtures.py and make_er_sde_fixture.py.
 """
 
 from __future__ import annotations
@@ -209,6 +209,18 @@ def test_trajectory_of_diffusers_sa_solver(stored):
     path, used = run("SA-Solver", stored["start"] * sigmas[0], sigmas, draws)
     assert used == sum(inside) > 1
     assert np.abs(path - stored["x_SA-Solver_low"]).max() <= 1e-4
+
+
+@pytest.mark.parametrize(("schedule", "rule"), [("karras", 1e-3), ("uniform", 3e-3)])
+def test_trajectories_of_er_sde(stored, schedule, rule):
+    """Its equation solved by quadrature, and its authors' program, whose sums are coarser."""
+    with np.load(Path(__file__).parent / "fixtures" / "er_sde.npz") as file:
+        exact, authors = file[f"exact_{schedule}"], file[f"authors_{schedule}"]
+    sigmas = stored[f"sigmas_{schedule}"]
+    path, draws = run("ER-SDE", stored["start"] * sigmas[0], sigmas, stored["noise"])
+    assert draws == len(sigmas) - 2
+    assert np.abs(path - exact).max() <= 2e-5
+    assert np.abs(path[-1] - authors).max() <= rule
 
 
 def test_trajectory_of_diffusers_lcm(stored):
