@@ -92,6 +92,24 @@ def test_same_source_same_package(tiny_checkpoint: Path, tmp_path: Path) -> None
     assert first == second
 
 
+def test_checkpoints_of_a_family_have_the_same_graphs(
+    tiny_package: Package, tmp_path: Path
+) -> None:
+    """Files of graphs say where numbers lie, not what they are: one model runs another's."""
+    other = make_tiny_checkpoint(tmp_path / "other", Tiny(seed=1))
+    export_package(other, tmp_path / "package", name="other")
+    opened = Package.open(tmp_path / "package")
+    first, second = (
+        [(a.graph, a.graph_sha256) for a in package.manifest.artifacts]
+        for package in (tiny_package, opened)
+    )
+    assert first == second
+    for component, file in opened.manifest.weights.items():
+        known = tiny_package.manifest.weights[component]
+        assert known.tensors == file.tensors
+        assert (known.file.size, known.file.sha256 != file.file.sha256) == (file.file.size, True)
+
+
 def test_report(tiny_checkpoint: Path, tmp_path: Path) -> None:
     calls: list[tuple[str, int, int]] = []
 
