@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sdlite.edit.request import stages_of
 from sdlite.errors import OutputError
@@ -30,6 +31,8 @@ from sdlite.types import Estimate, Float32, Request, Result
 
 log = logging.getLogger("sdlite.forecast")
 
+Floats = npt.NDArray[np.float64]
+
 PHASES = {
     "vae_encoder": "encode",
     "unet": "denoise",
@@ -40,8 +43,12 @@ PHASES = {
 QUADRATIC = 0.25
 """Part of a U-Net call that grows with the square of the picture's area: attention (SD1.5 at
 512x512: 0.56 of 1.65 s, of which the larger part)."""
+FIXED = {"normal": 0.04, "mapped": 0.11}
+"""Part of one, by memory mode, that does not depend on the area, because weights are gone through
+whatever they are multiplied with, and in mapped mode are widened as well (SD1.5 at 512x512, two
+cores, OpenVINO and ONNX Runtime)."""
 USUAL_AREA = 512 * 512 / 1e6
-"""Megapixels at which it is that part."""
+"""Megapixels at which they are these parts."""
 KEPT = 500
 """Most timings kept, the newest."""
 
@@ -192,8 +199,9 @@ class Call:
 def call_seconds(plan: Plan, placement: Placement, timings: Sequence[Timing]) -> Call | None:
     """What a call of a component takes in a plan; None when nothing like it ran here.
 
-    From timings of two sizes or more follow a part that grows with the area and one, attention,
-    that grows with its square; from those of one size, both with shares that are usual.
+    From timings of two sizes follow a part that is the same for all and one that grows, with the
+    area and, for attention, with its square; from those of three all parts; from those of one size
+    all with shares that are usual.
     """
     made_for = _made_for(placement)
     same = [timing for timing in timings if timing.made_for == made_for]
@@ -205,26 +213,49 @@ def call_seconds(plan: Plan, placement: Placement, timings: Sequence[Timing]) ->
     if exact:
         return Call(exact[-1].seconds, exact[-1].load_seconds, True)
     nearest = min(same, key=lambda t: abs(np.log(area / _area(t.width, t.height))))
-    linear, square = _growth(placement, same)
-    ratio = (linear * area + square * area**2) * batch
-    there = _area(nearest.width, nearest.height)
-    ratio /= (linear * there + square * there**2) * nearest.batch
+    growth = _growth(placement, same)
+    ratio = _at(growth, area) * batch
+    ratio /= _at(growth, _area(nearest.width, nearest.height)) * nearest.batch
     return Call(nearest.seconds * ratio, nearest.load_seconds, False)
 
 
-def _growth(placement: Placement, timings: Sequence[Timing]) -> tuple[float, float]:
-    """Shares of a call's time that grow with the area in megapixels, and with its square."""
+_Growth = tuple[float, float, float]
+"""What a call takes for one item whatever the area, for each megapixel, and for its square."""
+
+
+def _at(growth: _Growth, area: float) -> float:
+    return growth[0] + growth[1] * area + growth[2] * area**2
+
+
+def _growth(placement: Placement, timings: Sequence[Timing]) -> _Growth:
+    """How the time of a call grows, up to a factor."""
     if placement.component != "unet":
-        return 1.0, 0.0
-    usual = (1 - QUADRATIC) / USUAL_AREA, QUADRATIC / USUAL_AREA**2
+        return 0.0, 1.0, 0.0
+    grows = ((1 - QUADRATIC) / USUAL_AREA, QUADRATIC / USUAL_AREA**2)
+    fixed = FIXED[placement.options.memory_mode]
+    usual = (fixed / (1 - fixed), *grows)
     areas = np.array([_area(t.width, t.height) for t in timings])
-    if len(set(areas)) < 2:
-        return usual
     seconds = np.array([t.seconds / t.batch for t in timings])
+    parts = [np.ones(len(areas)), areas, areas**2]
+    different = len(set(areas))
+    if different > 2:
+        found = _shares(parts, seconds)
+        if found is not None:
+            return found[0], found[1], found[2]
+    if different > 1:
+        found = _shares([parts[0], grows[0] * areas + grows[1] * areas**2], seconds)
+        if found is not None:
+            return found[0], found[1] * grows[0], found[1] * grows[1]
+    return usual
+
+
+def _shares(parts: Sequence[Floats], seconds: Floats) -> list[float] | None:
+    """How much of each part makes the seconds, as near as can be; None where one would be less
+    than nothing."""
     # Weighted so that relative errors count: small pictures matter as much as large ones.
-    columns = np.stack([areas / seconds, areas**2 / seconds], axis=1)
-    (linear, square), *_ = np.linalg.lstsq(columns, np.ones(len(areas)), rcond=None)
-    return (float(linear), float(square)) if linear > 0 and square >= 0 else usual
+    columns = np.stack([part / seconds for part in parts], axis=1)
+    found, *_ = np.linalg.lstsq(columns, np.ones(len(seconds)), rcond=None)
+    return [float(share) for share in found] if (found >= 0).all() else None
 
 
 def _area(width: int, height: int) -> float:
