@@ -21,6 +21,7 @@ from benchmarks.runs import Outcome, evict, run
 
 SECONDS_TARGET = 60.0
 RSS_TARGET = 1.5e9
+PRECISIONS = ("fp16", "fp32", "int8", "w8")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def parse_job(text: str) -> Job:
     if not separator or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SOURCE[:PRECISION]")
     stem, _, precision = rest.rpartition(":")
-    if precision not in ("fp16", "fp32") or not stem:
+    if precision not in PRECISIONS or not stem:
         stem, precision = rest, "fp16"
     return Job(name, Path(stem).resolve(), precision)
 
