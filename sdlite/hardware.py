@@ -80,9 +80,12 @@ def cuts_off(machine: Hardware) -> bool:
     return machine.arch == "x86_64" and not DOT_PRODUCTS & set(machine.cpu_flags)
 
 
-def describe() -> Hardware:
-    """Look at the machine; free memory anew at every call, the rest once."""
-    total, available = memory()
+def describe(with_memory: bool = True) -> Hardware:
+    """Look at the machine; free memory anew at every call, the rest once.
+
+    Without memory, which is then None, it takes no time after the first call.
+    """
+    total, available = memory() if with_memory else (None, None)
     physical, logical, name, flags = _processor()
     return Hardware(
         total,

@@ -168,7 +168,7 @@ def session_options(
             raise RequestError(f"memory mode mapped is for the device cpu, not {provider.device}")
     elif options.memory_mode != "normal":
         raise UnknownName("memory mode", options.memory_mode, ("normal", "mapped"))
-    if provider.device == "cpu" and cuts_off(describe()):
+    if provider.device == "cpu" and cuts_off(describe(with_memory=False)):
         disabled = (defaults["disabled_optimizers"], INTEGERS)
         defaults["disabled_optimizers"] = ",".join(name for name in disabled if name)
     for key in options.engine:

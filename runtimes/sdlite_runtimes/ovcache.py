@@ -51,7 +51,7 @@ def compile_cached(
         # Compiled forms then leave out the weights that lie in the file: 4 MB instead of 3.4 GB
         # for SD1.5's U-Net.
         settings |= {"CACHE_MODE": "OPTIMIZE_SIZE"}
-    spare = device == "cpu" and cuts_off(describe())
+    spare = device == "cpu" and cuts_off(describe(with_memory=False))
     folder = options.cache
     notes: list[str] = []
     key: dict[str, str] = {}
