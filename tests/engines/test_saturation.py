@@ -36,7 +36,7 @@ def test_large_sums_are_not_cut_off(
     if cut:
         old = Hardware(1, 1, 1, 1, "old", ("avx2",), "Linux", "x86_64")
         for module in ("sdlite_runtimes.ovcache", "sdlite_runtimes.ortsupport"):
-            monkeypatch.setattr(f"{module}.describe", lambda: old)
+            monkeypatch.setattr(f"{module}.describe", lambda with_memory: old)
     rng = np.random.default_rng(0)
     shape = (1, CHANNELS, 12, 12) if kind == "Conv" else (1, 40, CHANNELS)
     x = (rng.integers(0, 256, shape) / 255).astype(np.float32)
