@@ -58,6 +58,8 @@ class Architecture:
     """Autoencoder."""
     text: tuple[TextEncoder, ...]
     """Text encoders, in order."""
+    first_encoder: int = 1
+    """Number of the first text encoder: 2 where there is only SDXL's second."""
     label_width: int | None = None
     """Width of SDXL's vector conditioning."""
     prediction: str = "epsilon"
@@ -68,6 +70,16 @@ class Architecture:
     """First and last of the noise schedule."""
     top_level: bool = True
     """Whether the file carries the noise schedule's buffers."""
+
+    def suffix(self, index: int) -> str:
+        """What the name of a text encoder ends in."""
+        number = self.first_encoder + index
+        return "" if number == 1 else f"_{number}"
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is the first text encoder only, whose last layer SD2 leaves out."""
+        return len(self.text) == 1 and self.first_encoder == 1
 
 
 VAE = VaeConfig(3, 3, 4, (128, 256, 512, 512), 2)
@@ -127,6 +139,22 @@ SDXL = Architecture(
     ),
     label_width=2816,
     size=1024,
+)
+REFINER = replace(
+    SDXL,
+    name="refiner",
+    unet=replace(
+        SDXL.unet,
+        block_channels=(384, 768, 1536, 1536),
+        down_attention=(False, True, True, False),
+        up_attention=(False, True, True, False),
+        heads=(6, 12, 24, 24),
+        transformer_depth=(4, 4, 4, 4),
+        cross_dim=1280,
+    ),
+    text=(replace(SDXL.text[1], prefix="conditioner.embedders.0.model."),),
+    first_encoder=2,
+    label_width=2560,
 )
 SD15_SMALL = replace(
     SD15,
@@ -224,7 +252,8 @@ X4_SMALL = replace(
     size=64,
 )
 ARCHITECTURES = {
-    arch.name: arch for arch in (SD15, SD21, SDXL, X4, SD15_SMALL, SD21_SMALL, SDXL_SMALL, X4_SMALL)
+    arch.name: arch
+    for arch in (SD15, SD21, SDXL, REFINER, X4, SD15_SMALL, SD21_SMALL, SDXL_SMALL, X4_SMALL)
 }
 
 
@@ -247,7 +276,7 @@ def tensors(arch: Architecture) -> Iterator[Tensor]:
     for spec in vae_specs(arch.vae):
         yield Tensor("vae", f"first_stage_model.{spec.ldm}", spec)
     for index, encoder in enumerate(arch.text):
-        component = "text_encoder" if index == 0 else f"text_encoder_{index + 1}"
+        component = f"text_encoder{arch.suffix(index)}"
         specs = open_clip_specs if encoder.open_clip else clip_specs
         for spec in specs(encoder.config):
             yield Tensor(component, encoder.prefix + spec.ldm, spec)
@@ -377,11 +406,10 @@ def write_folder(path: Path, arch: str = "sd15", dtype: str = "fp32", seed: int 
     architecture = ARCHITECTURES[arch]
     write_folder_files(path, architecture)
     components: dict[str, dict[str, tuple[tuple[int, ...], Iterator[Array]]]] = {}
-    encoders = architecture.text
     kept = {
         name
-        for encoder in encoders
-        for spec in clip_specs(encoder.in_folder(len(encoders) == 1))
+        for encoder in architecture.text
+        for spec in clip_specs(encoder.in_folder(architecture.alone))
         for name in spec.diffusers
     }
     for tensor in tensors(architecture):

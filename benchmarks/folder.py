@@ -25,17 +25,18 @@ def write_folder_files(path: Path, arch: Architecture) -> None:
     }
     if arch.label_width is not None:
         index["force_zeros_for_empty_prompt"] = True
+        index["requires_aesthetics_score"] = arch.first_encoder == 2
     else:
         index["feature_extractor"] = index["safety_checker"] = [None, None]
         index["requires_safety_checker"] = False
     for number, encoder in enumerate(arch.text):
-        suffix = "" if number == 0 else f"_{number + 1}"
-        text = encoder.in_folder(len(arch.text) == 1)
+        ending = arch.suffix(number)
+        text = encoder.in_folder(arch.alone)
         kind = "CLIPTextModel" if text.projection is None else "CLIPTextModelWithProjection"
-        index[f"text_encoder{suffix}"] = ["transformers", kind]
-        index[f"tokenizer{suffix}"] = ["transformers", "CLIPTokenizer"]
-        _write(path / f"text_encoder{suffix}" / "config.json", _text_config(text, kind))
-        _write_tokenizer(path / f"tokenizer{suffix}", encoder)
+        index[f"text_encoder{ending}"] = ["transformers", kind]
+        index[f"tokenizer{ending}"] = ["transformers", "CLIPTokenizer"]
+        _write(path / f"text_encoder{ending}" / "config.json", _text_config(text, kind))
+        _write_tokenizer(path / f"tokenizer{ending}", encoder)
     _write(path / "model_index.json", index)
     _write(path / "unet" / "config.json", unet_config(arch))
     _write(path / "vae" / "config.json", vae_config(arch))
