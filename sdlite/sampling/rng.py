@@ -216,7 +216,7 @@ class BatchNoise:
     def _draw_first(self) -> Float32:
         variation = self._variation
         drawn = [
-            first_noise(self._make, generator, seed, self._shape, variation, image)
+            first_noise(self._make, generator, seed, self._shape, variation, image, self._before)
             for image, (generator, seed) in enumerate(
                 zip(self._generators, self._seeds, strict=True)
             )

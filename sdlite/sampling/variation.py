@@ -46,6 +46,7 @@ def first_noise(
     shape: tuple[int, int, int],
     variation: Variation,
     image: int,
+    before: int = 0,
 ) -> Float32:
     """The first noise of an image, shape (channels, height, width), as A1111 draws it.
 
@@ -56,18 +57,24 @@ def first_noise(
         shape: channels, height and width in cells.
         variation: departures.
         image: number of the image, for its variation seed.
+        before: numbers of a seed's stream that come before its first noise.
     """
     own = generator.normal(int(np.prod(shape))).reshape(shape)
     small = shape if variation.resize_from is None else (shape[0], *variation.resize_from)
-    noise = own if small == shape else _noise_of(make, seed, small)
+    noise = own if small == shape else _noise_of(make, seed, small, before)
     if variation.strength > 0.0:
-        other = _noise_of(make, variation.seeds[image], small)
+        other = _noise_of(make, variation.seeds[image], small, before)
         noise = slerp(variation.strength, noise, other)
     return noise if small == shape else _in_the_middle(own, noise)
 
 
-def _noise_of(make: Callable[[int], Generator], seed: int, shape: tuple[int, int, int]) -> Float32:
-    return make(seed).normal(int(np.prod(shape))).reshape(shape)
+def _noise_of(
+    make: Callable[[int], Generator], seed: int, shape: tuple[int, int, int], before: int
+) -> Float32:
+    generator = make(seed)
+    if before:
+        generator.normal(before)
+    return generator.normal(int(np.prod(shape))).reshape(shape)
 
 
 def slerp(share: float, low: Float32, high: Float32) -> Float32:

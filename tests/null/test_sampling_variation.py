@@ -12,6 +12,7 @@ import pytest
 
 from sdlite.errors import RequestError
 from sdlite.sampling import BrownianNoise, Variation, batch_noise
+from sdlite.sampling.rng import BatchNoise
 from sdlite.sampling.variation import slerp
 
 SHAPE = (4, 6, 5)
@@ -60,6 +61,19 @@ def test_seek_and_images_alone(name):
     )
     second = batch_noise("numpy", SEEDS[1:], SHAPE, alone)
     assert all(np.array_equal(second(1.0, 0.5)[0], draw[1]) for draw in draws)
+
+
+@pytest.mark.parametrize("rng", ["cpu", "nv", "numpy"])
+def test_numbers_that_come_before_come_before_every_noise(rng):
+    """As of an upscaler, whose small picture takes the first numbers of a seed."""
+    other = BatchNoise(rng, SUBSEEDS, SHAPE, before=7)(1.0, 0.5)
+    whole = BatchNoise(rng, SEEDS, SHAPE, Variation(SUBSEEDS, 1.0), before=7)(1.0, 0.5)
+    assert np.allclose(whole, other, atol=1e-5)
+    plain = BatchNoise(rng, SEEDS, SHAPE, before=7)(1.0, 0.5)
+    resized = BatchNoise(rng, SEEDS, SHAPE, Variation(resize_from=(4, 2)), before=7)(1.0, 0.5)
+    small = BatchNoise(rng, SEEDS, (4, 4, 2), before=7)(1.0, 0.5)
+    assert np.array_equal(resized[:, :, 1:5, 1:3], small)
+    assert np.array_equal(resized[:, :, 0], plain[:, :, 0])
 
 
 def test_a_seed_resized_from_its_own_size_is_the_seed():
