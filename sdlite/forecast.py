@@ -47,6 +47,8 @@ FIXED = {"normal": 0.04, "mapped": 0.11}
 """Part of one, by memory mode, that does not depend on the area, because weights are gone through
 whatever they are multiplied with, and in mapped mode are widened as well (SD1.5 at 512x512, two
 cores, OpenVINO and ONNX Runtime)."""
+APART = 4.0
+"""How many times the smallest area the largest must be to tell three parts apart."""
 USUAL_AREA = 512 * 512 / 1e6
 """Megapixels at which they are these parts."""
 KEPT = 500
@@ -214,17 +216,17 @@ def call_seconds(plan: Plan, placement: Placement, timings: Sequence[Timing]) ->
         return Call(exact[-1].seconds, exact[-1].load_seconds, True)
     nearest = min(same, key=lambda t: abs(np.log(area / _area(t.width, t.height))))
     growth = _growth(placement, same)
-    ratio = _at(growth, area) * batch
-    ratio /= _at(growth, _area(nearest.width, nearest.height)) * nearest.batch
+    ratio = _at(growth, area, batch)
+    ratio /= _at(growth, _area(nearest.width, nearest.height), nearest.batch)
     return Call(nearest.seconds * ratio, nearest.load_seconds, False)
 
 
 _Growth = tuple[float, float, float]
-"""What a call takes for one item whatever the area, for each megapixel, and for its square."""
+"""What a call takes whatever it is given, for each megapixel of an item, and for its square."""
 
 
-def _at(growth: _Growth, area: float) -> float:
-    return growth[0] + growth[1] * area + growth[2] * area**2
+def _at(growth: _Growth, area: float, batch: int) -> float:
+    return growth[0] + batch * (growth[1] * area + growth[2] * area**2)
 
 
 def _growth(placement: Placement, timings: Sequence[Timing]) -> _Growth:
@@ -235,15 +237,17 @@ def _growth(placement: Placement, timings: Sequence[Timing]) -> _Growth:
     fixed = FIXED[placement.options.memory_mode]
     usual = (fixed / (1 - fixed), *grows)
     areas = np.array([_area(t.width, t.height) for t in timings])
-    seconds = np.array([t.seconds / t.batch for t in timings])
-    parts = [np.ones(len(areas)), areas, areas**2]
+    batches = np.array([t.batch for t in timings])
+    seconds = np.array([t.seconds for t in timings])
+    parts = [np.ones(len(areas)), batches * areas, batches * areas**2]
     different = len(set(areas))
-    if different > 2:
+    # Three sizes that are close say nothing of what grows how.
+    if different > 2 and areas.max() >= APART * areas.min():
         found = _shares(parts, seconds)
         if found is not None:
             return found[0], found[1], found[2]
     if different > 1:
-        found = _shares([parts[0], grows[0] * areas + grows[1] * areas**2], seconds)
+        found = _shares([parts[0], grows[0] * parts[1] + grows[1] * parts[2]], seconds)
         if found is not None:
             return found[0], found[1] * grows[0], found[1] * grows[1]
     return usual

@@ -88,8 +88,10 @@ def test_other_sizes_are_scaled_with_usual_shares(pipe: Pipeline, tmp_path: Path
     found = forecasted(pipe, tmp_path, replace(request, height=1024))
     rows = {row.phase: row for row in found.rows}
     assert rows["denoise"].basis == "scaled"
-    # 0.04 whatever the size; of the rest three quarters grow with the area, one with its square.
-    assert rows["denoise"].run_seconds == pytest.approx(0.04 + 0.96 * (2 * 0.75 + 4 * 0.25))
+    # 0.04 of a call of one item whatever the size; of the rest three quarters grow with the area,
+    # one with its square. Here a call has two.
+    before, after = (0.04 + 2 * 0.96 * part for part in (1, 2 * 0.75 + 4 * 0.25))
+    assert rows["denoise"].run_seconds == pytest.approx(after / before)
     assert rows["decode"].run_seconds == pytest.approx(2)
 
 
@@ -105,6 +107,18 @@ def test_two_sizes_say_what_is_the_same_at_all(pipe: Pipeline, tmp_path: Path) -
     rows = {row.phase: row for row in found.rows}
     assert rows["denoise"].basis == "scaled"
     assert rows["denoise"].run_seconds == pytest.approx(3.0 + 40 * grown(384))
+
+
+def test_what_is_the_same_at_all_counts_once_a_call(pipe: Pipeline, tmp_path: Path) -> None:
+    """Timings of one item and of two, of different sizes, of calls of 3 + 40 s a picture's area."""
+    for side, images in ((128, 1), (256, 2)):
+        share = side * side / (512 * 512)
+        seconds = 3.0 + 40 * images * 2 * (0.75 * share + 0.25 * share**2)
+        request = Request("a", seed=1, steps=2, width=side, height=side, images=images)
+        forecast.learn(tmp_path, drawn(pipe, request, seconds, load=0.0))
+    found = forecasted(pipe, tmp_path, Request("a", steps=1, width=256, height=256))
+    rows = {row.phase: row for row in found.rows}
+    assert rows["denoise"].run_seconds == pytest.approx(3.0 + 80 * (0.75 / 4 + 0.25 / 16))
 
 
 def test_three_sizes_say_what_grows_with_the_square(pipe: Pipeline, tmp_path: Path) -> None:
