@@ -19,6 +19,7 @@ from sdlite.manifest import Calibration, Manifest
 from sdlite.package import Package
 from sdlite.pipeline import Pipeline
 from sdlite.planner import Budget, Preferences
+from sdlite.ports import guidance_width
 from sdlite.types import Array, Device, Edit, Request, Step
 from sdlite_export.emit.components import Plan
 from sdlite_export.observe import VARIANT, ObservingRuntime, write_pieces
@@ -47,8 +48,11 @@ EVERY_STEP = ("unet", "controlnet")
 """Kinds of components that are asked in every step, guided or not."""
 STEPS, LARGE_STEPS = 10, 6
 """Steps of each picture, spread over all noise levels; ranges differ strongly between them."""
-SCHEDULES = ("karras", "uniform")
-"""Schedules of pictures in turn: two together see twice as many noise levels as one."""
+SCHEDULES = (None, "uniform")
+"""Schedules of pictures in turn, None the model's own: two together see twice as many noise levels
+as one."""
+FEW_STEPS = 8
+"""Steps up to which a model was made for levels of its own, and for no others."""
 SEED = 1
 ENOUGH = 1 << 50
 """Bytes of memory the plan may count: pieces take a small part of what a plan foresees."""
@@ -149,7 +153,7 @@ def calibrate(
         root: the package, complete.
         plans: by component, how it was written.
         prompts: what to draw; None takes some of the built-in ones.
-        progress: told pictures steps done and steps in all.
+        progress: told the steps done, of all pictures, and how many there are.
         steer: what steers each picture; it is drawn without before.
 
     Raises:
@@ -162,11 +166,14 @@ def calibrate(
     chosen = tuple(prompts or PROMPTS[: LARGE_PROMPTS if large else None])
     defaults = package.manifest.defaults
     steps = min(LARGE_STEPS if large else STEPS, defaults.steps)
+    own = defaults.steps <= FEW_STEPS
+    # A model that is told its guidance scale has no half without the prompt.
+    told_scale = any(guidance_width(a.inputs) for a in package.manifest.artifacts)
     guidance = [
-        1.0 if large and prompts is None and index else defaults.guidance
+        1.0 if large and prompts is None and index and not told_scale else defaults.guidance
         for index in range(len(chosen))
     ]
-    items = sum(2 if scale > 1.0 else 1 for scale in guidance)
+    items = sum(2 if scale > 1.0 and not told_scale else 1 for scale in guidance)
     graphs = {name: plan.graphs[VARIANT] for name, plan in plans.items()}
     calls = {name: steps * items if kind_of(name) in EVERY_STEP else len(chosen) for name in graphs}
     statistics = Statistics(graphs, calls)
@@ -194,7 +201,7 @@ def calibrate(
                     prompt,
                     steps=steps,
                     seed=SEED + index,
-                    schedule=SCHEDULES[index % len(SCHEDULES)],
+                    schedule=None if own else SCHEDULES[index % len(SCHEDULES)],
                     guidance=guidance[index],
                 )
                 if package.manifest.task == "upscale":

@@ -202,10 +202,13 @@ class ObservingRuntime:
     def load(self, artifact: Artifact, root: Path, device: Device, options: LoadOptions) -> Session:
         """Open a component to be looked at, or one that was not cut as ever."""
         pieces = self._cut.get(artifact.component)
+        size = 0 if artifact.weights is None else (root / artifact.weights).stat().st_size
         if pieces is None:
+            # What is large stays in its file: a U-Net that a ControlNet is measured with.
+            mode = options.memory_mode if size <= KEEP_OPEN_BYTES else memory_mode(self._runtime)
+            options = replace(options, memory_mode=mode)
             return self._runtime.load(artifact, root, device, options)
         mapped = replace(options, memory_mode=memory_mode(self._runtime), dimensions={})
-        size = (root / str(artifact.weights)).stat().st_size
 
         def open_piece(part: Artifact) -> Session:
             return self._runtime.load(part, root, device, mapped)

@@ -9,7 +9,6 @@ numbers beyond it, by the mean square error of the layer's output.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,8 +38,9 @@ rarest numbers, and where they are cut pictures change: on the shapes model cuts
 alone took 5 dB."""
 SAMPLED = 512
 """Output channels whose weights speak for all when a strength is chosen."""
-WORKERS = min(4, os.cpu_count() or 1)
-"""Values that are decided on at the same time; each takes some hundred megabytes at most."""
+WORKERS = 2
+"""Values that are decided on at the same time; each takes some hundred megabytes at most (SDXL's
+largest convolution: half a gigabyte), and products of matrices use all processors by themselves."""
 
 Read = Callable[[str], Float32]
 """Reads a tensor of the checkpoint as float32."""
