@@ -85,11 +85,12 @@ def overhead(
             result = pipe.generate(PROMPT, seed=7, steps=steps)
             between, taken = time.perf_counter(), time.process_time() - used
             own = sum(phase.engine_seconds for phase in result.phases)
-            used = server.processor_seconds()
             computing = server.figure(ENGINE)
+            used = server.processor_seconds()
             asked = time.perf_counter()
             status, _ = server.ask("POST", "/sdapi/v1/txt2img", body)
             ended = time.perf_counter()
+            spent = server.processor_seconds() - used
             if status != 200:
                 raise RuntimeError(f"the server answered {status}")
             if number:
@@ -97,7 +98,7 @@ def overhead(
                 outside.append(1000 * (ended - asked))
                 computing = server.figure(ENGINE) - computing
                 besides.append(1000 * ((ended - asked - computing) - (between - begun - own)))
-                cost.append(1000 * (server.processor_seconds() - used - taken))
+                cost.append(1000 * (spent - taken))
     added = statistics.median(outside) - statistics.median(inside)
     share = Measurement(
         "overhead_percent",

@@ -88,7 +88,7 @@ def component_bytes(
         holes = HOLES_HEAVY if is_heavy(artifacts) else HOLES
         activations = int(activations * holes) + len(artifacts) * GRAPH_BYTES
     if runtime == "openvino":
-        # It packs the weights for what it computes in, and reads them from pages of the file.
+        # It packs the weights for what it computes in; the file's pages are there while it opens.
         narrow = precision in ("bf16", "fp16")
         elements = stored / STORED_BYTES.get(artifacts[0].precision, 4)
         wide = 2 if narrow else 4

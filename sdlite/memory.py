@@ -90,10 +90,10 @@ def release_free_memory() -> None:
 
 
 def release_file_pages(path: Path) -> None:
-    """Let go of the resident pages of a file that this process has mapped to read (Linux).
+    """Let go of the resident pages of a file that this process has mapped to read.
 
     Whoever reads there again gets them from the file. For files whose mapping stays although
-    hardly anything is read from it any more.
+    hardly anything is read from it any more. Does nothing but on Linux, with ``/proc``.
     """
     advise = _c_function("madvise")
     if advise is None:

@@ -153,7 +153,7 @@ def _keep_narrow(model: Any) -> None:
 
     Unmarked, OpenVINO widens those weights once, keeps the wide copy for good and packs another:
     5.8 GB private for SD1.5's U-Net in fp16. Marked, the narrow ones stay pages of the file: 1.9 GB
-    private and 1.75 GB mapped, for the same time a call.
+    private, and 1.75 GB mapped until it is open, for the same time a call.
     """
     for node in model.get_ops():
         if node.get_type_name() == "Convert":

@@ -17,7 +17,11 @@ from sdlite.cli.progress import ByteBar, wanted
 from sdlite.cli.table import readable, table
 from sdlite.errors import RequestError, UnknownName
 
-TASKS = {"inpaint": "inpainting", "edit": "editing by instruction (instruct-pix2pix)"}
+TASKS = {
+    "inpaint": "inpainting",
+    "edit": "editing by instruction (instruct-pix2pix)",
+    "upscale": "enlarging pictures by diffusion",
+}
 """What is said of models that need more than text."""
 
 

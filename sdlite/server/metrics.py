@@ -64,7 +64,9 @@ class Metrics:
         yield f"sdlite_pictures_total {pictures}"
         yield from _head("sdlite_job_seconds_total", "counter", "Seconds finished jobs ran.")
         yield f"sdlite_job_seconds_total {seconds:.3f}"
-        yield from _head("sdlite_engine_seconds_total", "counter", "Of these, in engine calls.")
+        yield from _head(
+            "sdlite_engine_seconds_total", "counter", "Seconds of finished jobs in engine calls."
+        )
         yield f"sdlite_engine_seconds_total {computing:.3f}"
         yield from _head("sdlite_jobs_waiting", "gauge", "Jobs in the queue.")
         yield f"sdlite_jobs_waiting {len(room.waiting())}"

@@ -144,5 +144,18 @@ def test_pages_of_a_mapped_file_are_let_go_of_and_come_back(tmp_path: Path) -> N
     content.close()
 
 
-def test_letting_go_of_a_file_nobody_mapped_does_nothing(tmp_path: Path) -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="madvise is Linux's")
+def test_letting_go_of_one_file_leaves_another_alone(tmp_path: Path) -> None:
+    paths = [tmp_path / "one.bin", tmp_path / "one.bin.other"]
+    for path in paths:
+        path.write_bytes(b"\1" * SIZE)
+    with paths[1].open("rb") as stream:
+        content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    assert sum(content[:: 4 << 10]) == SIZE >> 12
+    before = snapshot()
+    release_file_pages(paths[0])
     release_file_pages(tmp_path / "missing.bin")
+    after = snapshot()
+    assert before is not None and after is not None
+    assert before.mapped_bytes - after.mapped_bytes < SIZE / 10
+    content.close()

@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
-LEAST_DB = 50.0
+LEAST_DB = 80.0
 STEPS, SEED, SIDES = 8, 7, (24, 16)
 PROMPT, NEGATIVE = "a red circle on blue", "square"
 
