@@ -136,11 +136,14 @@ def _sized(request: Request, edit: Edit, manifest: Manifest) -> Request:
     )
 
 
-def _enlarged_size(size: tuple[int, int], whole: bool, manifest: Manifest) -> tuple[int, int]:
-    """What an upscaler makes of a picture; ``whole`` refuses one that it makes too large."""
+def _enlarged_size(size: tuple[int, int], check: bool, manifest: Manifest) -> tuple[int, int]:
+    """Width and height of what an upscaler makes of a picture.
+
+    Raises ``RequestError`` where it is to be checked and would be too large.
+    """
     factor = manifest.latent.factor
     width, height = (side * factor for side in size)
-    if whole and max(width, height) > MAX_SIDE:
+    if check and max(width, height) > MAX_SIDE:
         raise RequestError(
             f"{manifest.name} makes of a picture of {size[0]}x{size[1]} one of {width}x{height}; "
             f"at most {MAX_SIDE} a side are drawn, so give a picture of at most "
