@@ -254,8 +254,7 @@ def _growth(placement: Placement, timings: Sequence[Timing]) -> _Growth:
 
 
 def _shares(parts: Sequence[Floats], seconds: Floats) -> list[float] | None:
-    """How much of each part makes the seconds, as near as can be; None where one would be less
-    than nothing."""
+    """How much of each part comes nearest to the seconds; None where one would be below nothing."""
     # Weighted so that relative errors count: small pictures matter as much as large ones.
     columns = np.stack([part / seconds for part in parts], axis=1)
     found, *_ = np.linalg.lstsq(columns, np.ones(len(seconds)), rcond=None)

@@ -138,9 +138,8 @@ def infotext(
 
 
 def _image_guidance(request: Request, manifest: Manifest) -> float | None:
-    if manifest.task != "edit" or request.edit is None:
-        return None
-    return request.edit.image_guidance
+    edit = request.edit if manifest.task == "edit" else None
+    return None if edit is None else edit.image_guidance
 
 
 def _strength(request: Request) -> float | None:

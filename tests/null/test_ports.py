@@ -141,9 +141,9 @@ def test_fixed_batch(x: Array, context: Array, batch: int, each: bool) -> None:
 
 
 def test_unet_that_needs_more() -> None:
-    with pytest.raises(PackageInvalid, match="also takes class_labels, image_embeds"):
+    with pytest.raises(PackageInvalid, match="also takes image_embeds, other_labels"):
         UnetPort(
-            unet(class_labels=("float32", ("batch", 8)), image_embeds=("float32", ("batch", 6)))
+            unet(image_embeds=("float32", ("batch", 6)), other_labels=("float32", ("batch", 8)))
         )
 
 

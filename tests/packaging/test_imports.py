@@ -75,13 +75,13 @@ LAYERS = (
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ALLOWED_TO_RUNTIMES = {"engine", "types", "errors", "onnxfile", "irfile", "hardware"}
-ALLOWED_TO_RUNTIMES |= {"compilecache"}
+ALLOWED_TO_RUNTIMES |= {"compilecache", "memory"}
 ALLOWED_TO_EXPORT = {"choices", "manifest", "package", "types", "errors", "engine", "schema"}
 ALLOWED_TO_EXPORT |= {"adapterentry", "foreign", "memory", "noise", "onnxfile", "tensors"}
-ALLOWED_TO_EXPORT |= {"destination", "weightfile"}
+ALLOWED_TO_EXPORT |= {"destination", "weightfile", "controls"}
 ALLOWED_TO_VERIFY = ALLOWED_TO_EXPORT | {"registry", "chain"}
 """Comparing graphs needs an engine: only there, and through the registry."""
-ALLOWED_TO_CALIBRATE = ALLOWED_TO_VERIFY | {"pipeline", "planner"}
+ALLOWED_TO_CALIBRATE = ALLOWED_TO_VERIFY | {"pipeline", "planner", "ports"}
 """Measuring ranges is drawing pictures."""
 ALLOWED_TO_EIGHTBIT = ALLOWED_TO_VERIFY | {"image"}
 """An upscaler's ranges are measured on pictures."""
