@@ -29,6 +29,7 @@ from sdlite_export.export import export_package
 import sdlite
 from sdlite.sampling import NoiseLevels, sigmas_for
 from tests.families import FAMILIES
+from tests.parity.injected import inject_schedule
 from tests.tiny import UNET, Tiny, make_tiny_checkpoint, make_tiny_controlnet, make_tiny_t2i
 
 pytestmark = [
@@ -119,15 +120,7 @@ def theirs(source, networks, more, pictures, sigmas, times, adapters=False):
         nets = [ControlNetModel.from_pretrained(folder) for folder in networks]
         pipe = kind(**parts, controlnet=nets if several else nets[0])
     pipe.set_progress_bar_config(disable=True)
-    scheduler = pipe.scheduler
-    usual = scheduler.set_timesteps
-
-    def set_timesteps(*args, **kwargs):
-        usual(*args, **kwargs)
-        scheduler.sigmas = torch.from_numpy(sigmas.copy())
-        scheduler.timesteps = torch.from_numpy(times.copy())
-
-    scheduler.set_timesteps = set_timesteps
+    inject_schedule(pipe.scheduler, sigmas, times)
     return pipe(
         PROMPT,
         negative_prompt=NEGATIVE,

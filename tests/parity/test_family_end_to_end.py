@@ -22,6 +22,7 @@ from sdlite_export.export import export_package
 import sdlite
 from sdlite.sampling import NoiseLevels, sigmas_for
 from tests.families import FAMILIES
+from tests.parity.injected import inject_schedule
 from tests.tiny import make_tiny_checkpoint
 
 pytestmark = [
@@ -59,15 +60,7 @@ def picture():
 def theirs(folder, guidance, negative, more, sigmas, times):
     pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    scheduler = pipe.scheduler
-    usual = scheduler.set_timesteps
-
-    def set_timesteps(*args, **kwargs):
-        usual(*args, **kwargs)
-        scheduler.sigmas = torch.from_numpy(sigmas.copy())
-        scheduler.timesteps = torch.from_numpy(times.copy())
-
-    scheduler.set_timesteps = set_timesteps
+    inject_schedule(pipe.scheduler, sigmas, times)
     name = type(pipe).__name__
     call = {"height": SIDE, "width": SIDE}
     if "Inpaint" in name:

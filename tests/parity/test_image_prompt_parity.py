@@ -32,6 +32,7 @@ from sdlite.sampling import NoiseLevels, sigmas_for
 from tests.families import FAMILIES
 from tests.looking import ENCODER, FULL, PLAIN, PLUS, ip_adapter_tensors, make_encoder
 from tests.looking import make_ip_adapter as make_file
+from tests.parity.injected import inject_schedule
 from tests.tiny import Tiny, make_tiny_checkpoint, make_tiny_controlnet
 
 pytestmark = [
@@ -183,15 +184,7 @@ def theirs(case, source, encoder, adapter, scale, pictures, sigmas, times, net):
             return told
 
         more["callback_on_step_end"] = turn
-    scheduler = pipe.scheduler
-    usual = scheduler.set_timesteps
-
-    def set_timesteps(*args, **kwargs):
-        usual(*args, **kwargs)
-        scheduler.sigmas = torch.from_numpy(sigmas.copy())
-        scheduler.timesteps = torch.from_numpy(times.copy())
-
-    scheduler.set_timesteps = set_timesteps
+    inject_schedule(pipe.scheduler, sigmas, times)
     return pipe(
         PROMPT,
         negative_prompt=NEGATIVE,

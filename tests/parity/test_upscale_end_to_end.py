@@ -17,6 +17,7 @@ import sdlite
 from sdlite.package import Package
 from sdlite.sampling import NoiseLevels, sigmas_for
 from tests.families import UPSCALE
+from tests.parity.injected import inject_schedule
 from tests.parity.test_component_parity import SIZES, Pair, close
 from tests.tiny import make_tiny_checkpoint
 
@@ -59,15 +60,7 @@ def test_its_autoencoder(pair, variant):
 def theirs(folder, picture, level, guidance, negative, sigmas, times):
     pipe = StableDiffusionUpscalePipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    scheduler = pipe.scheduler
-    usual = scheduler.set_timesteps
-
-    def set_timesteps(*args, **kwargs):
-        usual(*args, **kwargs)
-        scheduler.sigmas = torch.from_numpy(sigmas.copy())
-        scheduler.timesteps = torch.from_numpy(times.copy())
-
-    scheduler.set_timesteps = set_timesteps
+    inject_schedule(pipe.scheduler, sigmas, times)
     return pipe(
         PROMPT,
         picture,
