@@ -18,10 +18,10 @@ from pathlib import Path
 from benchmarks.machine import machine
 from benchmarks.record import RESULTS, Measurement, write
 from benchmarks.runs import Outcome, evict, run
+from sdlite.choices import PRECISIONS
 
 SECONDS_TARGET = 60.0
 RSS_TARGET = 1.5e9
-PRECISIONS = ("fp16", "fp32", "int8", "w8")
 
 
 @dataclass(frozen=True)

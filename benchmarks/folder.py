@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sdlite_export.configs import ClipTextConfig
 
-    from benchmarks.checkpoints import Architecture, TextEncoder
+    from benchmarks.architectures import Architecture, TextEncoder
 
 
 def write_folder_files(path: Path, arch: Architecture) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.architectures import ARCHITECTURES
 from benchmarks.checkpoints import (
-    ARCHITECTURES,
     encode,
     schedule_buffers,
     tensors,
