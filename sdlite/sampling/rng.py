@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sdlite.choices import find_rng
 from sdlite.errors import RequestError
-from sdlite.sampling.variation import Generator, Variation, first_noise
+from sdlite.sampling.variation import Generator, Variation, begun, first_noise
 from sdlite.types import Float32
 
 MAX_SEED = 2**64 - 1
@@ -185,9 +185,7 @@ class BatchNoise:
         self._rewind()
 
     def _rewind(self) -> None:
-        self._generators = [self._make(seed) for seed in self._seeds]
-        for generator in self._generators if self._before else ():
-            generator.normal(self._before)
+        self._generators = [begun(self._make, seed, self._before) for seed in self._seeds]
         self._position = 0
 
     @property

@@ -71,10 +71,15 @@ def first_noise(
 def _noise_of(
     make: Callable[[int], Generator], seed: int, shape: tuple[int, int, int], before: int
 ) -> Float32:
+    return begun(make, seed, before).normal(int(np.prod(shape))).reshape(shape)
+
+
+def begun(make: Callable[[int], Generator], seed: int, before: int) -> Generator:
+    """A seed's generator, from which so many numbers were taken."""
     generator = make(seed)
     if before:
         generator.normal(before)
-    return generator.normal(int(np.prod(shape))).reshape(shape)
+    return generator
 
 
 def slerp(share: float, low: Float32, high: Float32) -> Float32:
